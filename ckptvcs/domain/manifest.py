@@ -1,0 +1,206 @@
+"""The manifest: the small canonical JSON in git that describes an artifact and where it came from.
+
+Canonical means that parsing and writing gives the same bytes: sorted keys, one blank of indentation, UTF-8, a final
+newline, no NaN. Whatever is not written so is refused, which also settles duplicate keys and odd numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, ClassVar, Final
+
+from ckptvcs.digest import digest, is_digest
+from ckptvcs.domain.checkpoint import CheckpointId, check_track
+from ckptvcs.domain.provenance import Provenance
+from ckptvcs.errors import BadManifest, CkptvcsError, NewerVersion
+from ckptvcs.paths import check_paths, printable
+
+FORMAT: Final = "ckptvcs/1"
+MAX_BYTES: Final = 8 << 20
+_MD5: Final = re.compile(r"[0-9a-f]{32}\Z")
+_STRICT: Final = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileEntry:
+    """One file of an artifact: its path in the artifact, its size in bytes, its name as an object, its digest."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    path: str
+    size: int
+    md5: str
+    blake3: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentEntry:
+    """One component. `encoding` is `tree`, or `pickle` for one that only pickle could represent."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    name: str
+    role: str
+    encoding: str
+    files: tuple[FileEntry, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEntry:
+    """The training job that a checkpoint belongs to."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceEntry:
+    """What was committed: the format, the name of the file or folder, and what its own header said."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    format: str
+    name: str
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """See `docs/reference/format/manifest-1.md`. `metrics` may be `"nan"`, `"inf"`, `"-inf"` for a run that diverged."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    track: str
+    created: str
+    """UTC, ISO 8601."""
+    run: RunEntry
+    reason: str
+    grade: str
+    components: tuple[ComponentEntry, ...]
+    files: tuple[FileEntry, ...]
+    """Files of the artifact that belong to no component."""
+    source: SourceEntry
+    provenance: Provenance
+    parents: tuple[str, ...]
+    """Ids of the checkpoints that this one was trained on from; first one first."""
+    step: int | None = None
+    epoch: int | float | None = None
+    metrics: dict[str, int | float | str] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
+    format: str = FORMAT
+
+    @property
+    def nbytes(self) -> int:
+        return sum(file.size for file in self.all_files())
+
+    def all_files(self) -> tuple[FileEntry, ...]:
+        """Every file of the artifact."""
+        return (*(file for component in self.components for file in component.files), *self.files)
+
+    def component(self, name: str) -> ComponentEntry | None:
+        """The component of that name, else the only one of that role."""
+        named = [c for c in self.components if c.name == name] or [c for c in self.components if c.role == name]
+        return named[0] if len(named) == 1 else None
+
+
+def to_bytes(manifest: Manifest) -> bytes:
+    """The canonical bytes of a manifest."""
+    return _canonical(dataclasses.asdict(manifest))
+
+
+def id_of(data: bytes) -> CheckpointId:
+    """The id of the checkpoint that a manifest of these bytes describes."""
+    return CheckpointId(digest(data))
+
+
+def from_bytes(data: bytes, *, where: str) -> Manifest:
+    """Read a manifest that nobody vouches for.
+
+    Args:
+        data: its bytes.
+        where: which one it is, for the error.
+
+    Raises:
+        NewerVersion: a later version of ckptvcs wrote it.
+        BadManifest: it is damaged, not canonical, or was made to harm.
+    """
+    try:
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"it has {len(data)} bytes, at most {MAX_BYTES} are read")
+        _check_version(data, where)
+        manifest = _adapter().validate_json(data)
+        _check(manifest)
+        if to_bytes(manifest) != data:
+            raise ValueError("it is not in canonical form")
+    except NewerVersion:
+        raise
+    except (ValueError, RecursionError, CkptvcsError) as err:
+        raise BadManifest(
+            f"cannot read the manifest of '{printable(where)}'",
+            why=_reason(err),
+            next_step="run 'git fsck'; if git is clean, someone edited the manifest by hand: go back to the commit before",
+        ) from err
+    return manifest
+
+
+@cache
+def _adapter() -> Any:
+    from pydantic import TypeAdapter  # 40 ms that `ckpt --help` need not pay
+
+    return TypeAdapter(Manifest)
+
+
+def _canonical(document: dict[str, Any]) -> bytes:
+    text = json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode("utf-8", "surrogatepass")
+
+
+def _check_version(data: bytes, where: str) -> None:
+    """Find the version without understanding the rest, which a later version may have changed."""
+    found = re.search(rb'^ "format": "([^"\n]{1,64})"', data, re.MULTILINE)
+    version = found[1].decode("utf-8", "replace") if found else ""
+    if version != FORMAT and version.startswith("ckptvcs/"):
+        raise NewerVersion(
+            f"cannot read the manifest of '{printable(where)}'",
+            why=f"its format is '{printable(version)}', this version of ckptvcs reads '{FORMAT}'",
+            next_step="upgrade ckptvcs: pip install -U ckptvcs",
+        )
+
+
+def _check(manifest: Manifest) -> None:
+    if manifest.format != FORMAT:
+        raise ValueError(f"its format is {manifest.format!r}")
+    check_track(manifest.track)
+    files = manifest.all_files()
+    check_paths(file.path for file in files)
+    for file in files:
+        if not (_MD5.match(file.md5) and is_digest(file.blake3) and 0 <= file.size < 1 << 60):
+            raise ValueError(f"file {file.path!r} has no proper name, digest or size")
+    names = [component.name for component in manifest.components]
+    if len(set(names)) != len(names):
+        raise ValueError("a component stands there twice")
+    for component in manifest.components:
+        check_paths([component.name])
+        if any(not file.path.startswith(f"{component.name}/") for file in component.files):
+            raise ValueError(f"component {component.name!r} has files outside of its folder")
+    if not all(map(is_digest, manifest.parents)):
+        raise ValueError("a parent is no checkpoint id")
+
+
+def _reason(err: BaseException) -> str:
+    """The first complaint, in one line: pydantic lists every branch it tried."""
+    errors = getattr(err, "errors", None)
+    if callable(errors):
+        first = errors()[0]
+        return printable(f"{'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg']}")[:200]
+    return printable(err.what if isinstance(err, CkptvcsError) else str(err))[:200]

@@ -1,0 +1,101 @@
+"""The chain of custody of a checkpoint as values: code, data, environment, seeds; and the grade that follows from it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+_STRICT: Final = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+
+EXACT: Final = "exact"
+APPROXIMATE: Final = "approximate"
+WEIGHTS_ONLY: Final = "weights-only"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """The code that made a checkpoint: the commit that was checked out and what was changed since."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    commit: str | None = None
+    changed: tuple[str, ...] = ()
+    """Tracked files with uncommitted changes."""
+    patch: str | None = None
+    """Digest of the difference to `commit`; the patch itself is the file `code.patch` of the artifact, unless it was too big."""
+    untracked: tuple[str, ...] = ()
+    """Files that git does not know: what they held is not recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataEntry:
+    """A data set: an output that DVC tracks, a file that was declared, or a name with a version."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    name: str
+    version: str
+    """`md5:...` as DVC tracks it, `blake3:...` of a declared file, or whatever the user calls a version."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """Where it ran."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    python: str = ""
+    platform: str = ""
+    cpu: str = ""
+    cpus: int = 0
+    memory: int = 0
+    """Bytes."""
+    gpus: tuple[str, ...] = ()
+    cuda: str | None = None
+    packages: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """All of it."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    code: Code = field(default_factory=Code)
+    data: tuple[DataEntry, ...] = ()
+    environment: Environment = field(default_factory=Environment)
+    seeds: dict[str, int] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+
+
+def grade(roles: Collection[str]) -> str:
+    """How well training can go on from components of these roles.
+
+    `exact`: weights, optimizer and random generators; `approximate`: no random generators; `weights-only`: no optimizer.
+    """
+    if not {"model", "optimizer"} <= set(roles):
+        return WEIGHTS_ONLY
+    return EXACT if "rng" in roles else APPROXIMATE
+
+
+_SECRET: Final = re.compile(r"(token|secret|passw|api[-_]?key|credential|auth)", re.IGNORECASE)
+HIDDEN: Final = "***"
+
+
+def without_secrets(command: Sequence[str]) -> tuple[str, ...]:
+    """A command line with the values of options that look like secrets hidden: manifests are pushed to others."""
+    shown: list[str] = []
+    hide_next = False
+    for word in command:
+        option, separator, _ = word.partition("=")
+        secret = bool(_SECRET.search(option)) and (option.startswith("-") or bool(separator))
+        if hide_next and not word.startswith("-"):
+            shown.append(HIDDEN)
+        else:
+            shown.append(f"{option}={HIDDEN}" if secret and separator else word)
+        hide_next = secret and not separator
+    return tuple(shown)

@@ -1,0 +1,1 @@
+"""What a state is, in memory and in files."""

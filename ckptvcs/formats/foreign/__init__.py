@@ -1,0 +1,1 @@
+"""Readers (and writers) of other programs' checkpoint formats, one module each."""

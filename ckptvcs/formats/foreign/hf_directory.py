@@ -1,0 +1,192 @@
+"""Folders as Hugging Face's libraries write them: a model, or a whole checkpoint of their Trainer.
+
+Weights become components (`model.safetensors`, sharded or not: `model`; `adapter_model.safetensors`: `adapter_model`), and
+so does every torch file that can be read without running code (`optimizer.pt`, `scheduler.bin`, `rng_state.pth`...). All
+other files are kept as they are and come back bit for bit: configuration and tokenizer beside the model, the rest
+(`trainer_state.json`, `training_args.bin`...) in `extra`. Nothing is left out and nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from ckptvcs.errors import FormatError, HostileInput
+from ckptvcs.formats.components import EXTRA, is_component_name, role_of
+from ckptvcs.formats.foreign.safetensors_source import read_index, read_tensors
+from ckptvcs.formats.foreign.source import Source
+from ckptvcs.formats.foreign.zip_pt import looks_like_zip
+from ckptvcs.formats.leaf import find_opaque
+from ckptvcs.paths import check_path, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+WEIGHTS: Final = "model"
+_TORCH_SUFFIXES: Final = (".pt", ".pth")
+_INDEXES: Final = {"model.safetensors.index.json": ".safetensors", "pytorch_model.bin.index.json": ".bin"}
+_OF_TRAINER: Final = ("trainer_state.json", "training_args.bin")
+
+
+def is_hf(path: Path) -> bool:
+    """Whether a folder looks like one of Hugging Face's."""
+    names = {entry.name for entry in path.iterdir() if entry.is_file()}
+    weights = any(name.endswith((".safetensors", *_TORCH_SUFFIXES)) for name in names)
+    return weights or bool(names & {"config.json", "pytorch_model.bin", *_INDEXES})
+
+
+def open_hf(path: Path, open_file: Callable[[Path], Source], *, follow_links: bool) -> Source:
+    """Read such a folder.
+
+    Args:
+        path: the folder.
+        open_file: reads a single file of any format.
+        follow_links: also read links that lead out of the folder.
+
+    Raises:
+        HostileInput: a link leads out of it.
+        FormatError: its weights are damaged or incomplete.
+    """
+    reading = _Reading(path, open_file)
+    reading.take_weights(_list(path, follow_links=follow_links))
+    reading.take_torch_files()
+    return reading.finish()
+
+
+class _Reading:
+    """What is read so far, and which files are left."""
+
+    def __init__(self, path: Path, open_file: Callable[[Path], Source]) -> None:
+        self._path = path
+        self._open_file = open_file
+        self._left: dict[str, Path] = {}
+        self._state: dict[str, Any] = {}
+        self._watched: list[Path] = []
+        self._notes: list[str] = []
+        self._names: dict[str, str] = {}
+
+    def take_weights(self, files: dict[str, Path]) -> None:
+        self._left = files
+        for index, suffix in _INDEXES.items():
+            if index in files and WEIGHTS not in self._state:
+                self._take_indexed(index, suffix)
+        for name in [n for n in files if n.endswith(".safetensors") and "/" not in n]:
+            stem = name.removesuffix(".safetensors")
+            if is_component_name(stem) and stem not in self._state:
+                self._take(stem, name, read_tensors(files[name])[0])
+        if WEIGHTS not in self._state and "pytorch_model.bin" in files:
+            self._take_torch(WEIGHTS, "pytorch_model.bin")
+
+    def _take_indexed(self, index: str, suffix: str) -> None:
+        weight_map = read_index(self._left[index])
+        tensors: dict[str, Any] = {}
+        for file in sorted(set(weight_map.values())):
+            if file not in self._left or not file.endswith(suffix):
+                raise FormatError(
+                    f"cannot read folder '{self._path}'",
+                    why=f"'{index}' names '{printable(file)}', which is not there",
+                    next_step="fetch the folder again, whole",
+                )
+            shard = self._left[file]
+            tensors |= read_tensors(shard)[0] if suffix == ".safetensors" else self._open_file(shard).state
+            self._watched.append(shard)
+            del self._left[file]
+        if missing := sorted(set(weight_map) - set(tensors)):
+            raise FormatError(
+                f"cannot read folder '{self._path}'",
+                why=f"'{index}' names {len(missing)} tensors that no file holds, such as '{printable(missing[0])}'",
+                next_step="fetch the folder again, whole",
+            )
+        del self._left[index]
+        self._names[WEIGHTS] = index
+        self._state[WEIGHTS] = {name: tensors[name] for name in [*weight_map, *(set(tensors) - set(weight_map))]}
+
+    def take_torch_files(self) -> None:
+        """The other parts of a training state; one that cannot be read without running code stays a file."""
+        for name in sorted(n for n in self._left if "/" not in n):
+            stem = name.rpartition(".")[0]
+            candidate = name.endswith(_TORCH_SUFFIXES) or (role_of(stem) != EXTRA and _is_torch(self._left[name]))
+            if candidate and is_component_name(stem) and stem not in self._state:
+                self._take_torch(stem, name)
+
+    def _take_torch(self, component: str, name: str) -> None:
+        try:
+            state = self._open_file(self._left[name]).state
+        except HostileInput:
+            raise
+        except FormatError as err:
+            self._notes.append(f"'{name}' is kept as a file, not as a component: {err.why}")
+            return
+        if opaque := find_opaque(state):
+            self._notes.append(f"'{name}' is kept as a file, not as a component: it holds a {opaque.qualname}")
+        else:
+            self._take(component, name, state)
+
+    def _take(self, component: str, name: str, state: Any) -> None:
+        self._state[component] = state
+        self._names[component] = name
+        self._watched.append(self._left.pop(name))
+
+    def finish(self) -> Source:
+        if not self._state:
+            raise FormatError(
+                f"cannot read folder '{self._path}'",
+                why="it has no weights that we can read",
+                next_step="name the folder that holds 'model.safetensors'",
+            )
+        home = next((name for name in self._state if role_of(name) == "model"), next(iter(self._state)))
+        files = {f"{EXTRA if name in _OF_TRAINER else home}/{name}": path for name, path in self._left.items()}
+        return Source(
+            format="hf",
+            name=self._path.name,
+            state=self._state,
+            files=files,
+            metadata=self._names,
+            facts=_facts(self._path / "trainer_state.json"),
+            notes=tuple(self._notes),
+            watched=tuple(self._watched),
+        )
+
+
+def _is_torch(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return looks_like_zip(opened.read(4))
+
+
+def _list(path: Path, *, follow_links: bool) -> dict[str, Path]:
+    """Every file of a folder by its path in it. Folders that are links are not entered."""
+    found: dict[str, Path] = {}
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        for name in sorted(names):
+            file = path / folder / name
+            relative = file.relative_to(path).as_posix()
+            if name == ".gitattributes" or relative.startswith(".git/"):
+                continue
+            check_path(relative)
+            if file.is_symlink() and not follow_links and not file.resolve().is_relative_to(path):
+                raise HostileInput(
+                    f"cannot read '{file}'",
+                    why="it is a link that leads out of the folder",
+                    next_step="pass --follow-links if you trust where it leads",
+                )
+            if file.is_file():
+                found[relative] = file
+    return found
+
+
+def _facts(trainer_state: Path) -> dict[str, Any]:
+    """Step, epoch and the last metrics from the Trainer's own account."""
+    try:
+        document = json.loads(trainer_state.read_bytes())
+        step, history = document["global_step"], document["log_history"]
+        metrics = {k: v for entry in history if entry.get("step") == step for k, v in entry.items() if _is_metric(k, v)}
+        return {"step": int(step), "epoch": document.get("epoch"), "metrics": metrics}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _is_metric(name: str, value: Any) -> bool:
+    return name not in ("step", "epoch") and type(value) in (int, float)

@@ -1,0 +1,115 @@
+"""What is known, or can be guessed, about which tensors belong together: it steers the layout of shards and nothing else.
+
+A wrong hint costs bytes, never correctness: what really changes is seen at the next checkpoint, and the layout follows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from ckptvcs.formats.flatten import FlatComponent
+    from ckptvcs.formats.tree.nodes import Path
+
+Shape = tuple[int, ...]
+_LAYER: Final = re.compile(r"(.*?\.)?\d+(?=\.|\Z)")
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """`trainable`: by name of a model tensor. `owners`: for one optimizer (the path of its `state`) and parameter number,
+    the name of the model tensor it belongs to."""
+
+    trainable: Mapping[str, bool] = field(default_factory=dict)
+    owners: Mapping[tuple[Path, int], str] = field(default_factory=dict)
+
+
+def layer_of(name: str) -> str:
+    """The layer group of a tensor: its name up to the first number, else its first part.
+
+    `encoder.layer.0.attention.weight` is in `encoder.layer.0`, `embeddings.word.weight` in `embeddings`.
+    """
+    match = _LAYER.match(name)
+    return match[0] if match else name.partition(".")[0]
+
+
+def owner_key(path: Path) -> tuple[Path, int] | None:
+    """Which parameter of which optimizer a leaf belongs to: `(..., "state", 12, "exp_avg")` gives `((..., "state"), 12)`."""
+    for i, (part, number) in enumerate(zip(path, path[1:], strict=False)):
+        if part == "state" and type(number) is int:
+            return path[: i + 1], number
+    return None
+
+
+def infer(components: Sequence[FlatComponent]) -> Hints:
+    """Guess from a bare state which model tensors the optimizers hold, by matching shapes in order.
+
+    Optimizers number their parameters group by group, and each group usually follows the order of the model, so a group
+    is a subsequence of the model's tensors. Where reading it from the front and from the back gives one answer, the
+    match is certain; where not, the back is taken: who trains a part of a model trains the last layers.
+    """
+    tensors = [(name, leaf.shape) for c in components if c.role == "model" for name, leaf in c.leaves.items()]
+    owners: dict[tuple[Path, int], str] = {}
+    for component in components:
+        if component.role == "optimizer":
+            for prefix, groups in _parameter_groups(component).items():
+                owners.update({(prefix, n): name for n, name in _match(groups, tensors).items()})
+    held = set(owners.values())
+    return Hints(trainable={name: name in held for name, _ in tensors} if held else {}, owners=owners)
+
+
+def _parameter_groups(component: FlatComponent) -> dict[Path, list[list[tuple[int, Shape]]]]:
+    """By optimizer: its groups of (parameter number, shape of the parameter)."""
+    shapes: dict[Path, dict[int, Shape]] = defaultdict(dict)
+    for name, leaf in component.leaves.items():
+        key = owner_key(component.paths[name])
+        if key is None or not leaf.shape:
+            continue
+        prefix, number = key
+        known = shapes[prefix].get(number, ())
+        # A factored moment has fewer dimensions than its parameter; the fullest shape is that of the parameter.
+        shapes[prefix][number] = max(known, leaf.shape, key=len)
+    return {
+        prefix: [[(n, found[n]) for n in group if n in found] for group in _numbers(component, prefix, found)]
+        for prefix, found in shapes.items()
+    }
+
+
+def _numbers(component: FlatComponent, prefix: Path, found: Iterable[int]) -> list[list[int]]:
+    node: Any = component.node
+    for key in prefix[1:-1]:
+        node = node[key] if isinstance(node, list) else node.get(key, {})
+    try:
+        return [list(group["params"]) for group in node["param_groups"]]
+    except (KeyError, TypeError):
+        return [sorted(found)]
+
+
+def _match(groups: list[list[tuple[int, Shape]]], tensors: list[tuple[str, Shape]]) -> dict[int, str]:
+    forward = _greedy(groups, tensors)
+    backward = _greedy([group[::-1] for group in groups], tensors[::-1])
+    return forward if forward == backward else backward
+
+
+def _greedy(groups: list[list[tuple[int, Shape]]], tensors: list[tuple[str, Shape]]) -> dict[int, str]:
+    """For each parameter the next free tensor of its shape, reading on from the last one found in the group."""
+    taken: set[int] = set()
+    found: dict[int, str] = {}
+    places: dict[Shape, list[int]] = defaultdict(list)
+    for i, (_, shape) in enumerate(tensors):
+        places[shape].append(i)
+    for group in groups:
+        position = -1
+        for number, shape in group:
+            free = [i for i in places[shape] if i not in taken]
+            if not free:
+                continue
+            position = next((i for i in free if i > position), free[0])
+            taken.add(position)
+            found[number] = tensors[position][0]
+    return found

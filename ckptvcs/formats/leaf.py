@@ -1,0 +1,91 @@
+"""What stands at the end of a branch of a state: a tensor whose bytes can be read, and the inert stand-ins of torch's
+small types. Nothing here knows torch, so that a checkpoint file can be read, stored and compared without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from ckptvcs.formats import dtypes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+
+    from typing_extensions import Buffer
+
+Kind = Literal["tensor", "ndarray", "bytes", "bytearray"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """The part of a storage that a leaf looks at: how tied tensors are found.
+
+    Two leaves with equal spans are one tensor. Two leaves whose byte ranges in one storage meet share memory.
+    """
+
+    storage: Hashable
+    """Equal for two leaves if and only if they look at the same storage."""
+    start: int
+    """First byte within the storage, inclusive."""
+    stop: int
+    """Last byte within the storage, exclusive."""
+    strides: tuple[int, ...]
+    """In elements, as they are in memory."""
+    shape: tuple[int, ...]
+    """As it is in memory, before a repeated dimension was narrowed."""
+    read: Callable[[int, int], Buffer]
+    """Gives the bytes of the storage between two offsets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaf:
+    """A tensor (or array, or long byte string) of a state: what it is, and a way to its bytes.
+
+    Guarantees: `read()` gives exactly `nbytes` bytes, C-contiguous and little-endian, the same ones at every call
+    for as long as the owner of the state leaves it alone. `release()` may be called after each use; it gives memory back.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    read: Callable[[], Buffer]
+    kind: Kind = "tensor"
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values that loading needs beside the bytes: `requires_grad`, `parameter`, `stride`, `expand`, `device`."""
+    span: Span | None = None
+    release: Callable[[], None] = lambda: None
+
+    @property
+    def nbytes(self) -> int:
+        return dtypes.nbytes(self.dtype, self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class TorchAtom:
+    """One of torch's small values, without torch: `Size`, `dtype`, `device`, `layout`, `memory_format`."""
+
+    type: Literal["size", "dtype", "device", "layout", "memory_format"]
+    value: Any
+    """A tuple of integers for a size; else torch's own name of it, such as `float32` or `cuda:0`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """An object whose class is not on the allow-list. It was never made; only its class is known."""
+
+    qualname: str
+
+
+def find_opaque(value: Any) -> Opaque | None:
+    """The first value of a class that is not allowed, anywhere in nested containers, or None."""
+    stack, seen = [value], set[int]()
+    while stack:
+        item = stack.pop()
+        if isinstance(item, Opaque):
+            return item
+        if isinstance(item, (dict, list, tuple, set, frozenset)) and id(item) not in seen:
+            seen.add(id(item))
+            stack.extend(item)
+            if isinstance(item, dict):
+                stack.extend(item.values())
+    return None

@@ -1,0 +1,56 @@
+"""NumPy's arrays, scalars and types in a state. NumPy is imported only when a state holds some."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ckptvcs.formats import dtypes
+from ckptvcs.formats.leaf import Leaf, Span
+from ckptvcs.formats.tree.encode import Ready
+
+
+def adapt(value: Any) -> Any:
+    """Make a NumPy value into what the tree encoder knows; anything else comes back as it is.
+
+    Arrays of Python objects and of records are left alone: they have no exact representation here.
+    """
+    if type(value).__module__.partition(".")[0] != "numpy":
+        return value
+    import numpy as np
+
+    if isinstance(value, np.dtype):
+        return value if _is_compound(value) else Ready({"$npdtype": value.str})
+    if isinstance(value, np.generic):
+        return value if _is_compound(value.dtype) else Ready({"$numpy": [value.dtype.str, value.tobytes().hex()]})
+    if type(value) is not np.ndarray or _is_compound(value.dtype):
+        return value
+    return leaf_of_array(value)
+
+
+def leaf_of_array(array: Any) -> Leaf:
+    """The leaf of an `ndarray` of plain elements. Byte order is kept; so is Fortran order, as an attribute."""
+    import numpy as np
+
+    fortran = array.flags.f_contiguous and not array.flags.c_contiguous
+    itself = Span(storage=("numpy", id(array)), start=0, stop=array.nbytes, strides=(), shape=(), read=lambda _, __: b"")
+    return Leaf(
+        dtype=dtypes.from_numpy(array.dtype.str),
+        shape=array.shape,
+        # `array` in this closure keeps its id alive for as long as the span is compared.
+        read=lambda: memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)) if array.nbytes else b"",
+        kind="ndarray",
+        attrs={"order": "F"} if fortran else {},
+        span=itself,
+    )
+
+
+def array_of(dtype: str, shape: tuple[int, ...], data: Any, attrs: Any) -> Any:
+    """The array of a leaf, writable where `data` is."""
+    import numpy as np
+
+    array = np.frombuffer(data, dtype=np.dtype(dtypes.to_numpy(dtype))).reshape(shape)
+    return np.asfortranarray(array) if attrs.get("order") == "F" else array
+
+
+def _is_compound(dtype: Any) -> bool:
+    return bool(dtype.hasobject or dtype.names is not None or dtype.subdtype is not None)

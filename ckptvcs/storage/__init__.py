@@ -1,0 +1,1 @@
+"""Bytes under names. Has never heard of a checkpoint."""

@@ -1,0 +1,273 @@
+"""The only raw writes: temporary file, fsync, rename; folders that are never entered through a link; locks.
+
+Guarantee of everything here: after a crash at any instruction a name holds its old bytes or its new ones, whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ckptvcs.errors import HostileInput, LockHeld, from_os_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PREFIX: Final = ".ckptvcs-"
+"""Every name that we make for ourselves begins so. Neither DVC nor git takes such a file for one of theirs."""
+
+_TMP_SUFFIX: Final = ".tmp"
+
+_CHUNK: Final = 1 << 20
+_DIR_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_STALE_TMP_S: Final = 60.0
+"""A temporary file younger than this may belong to a process that has not locked it yet."""
+
+
+def tmp_name() -> str:
+    """A fresh temporary name."""
+    return f"{PREFIX}{secrets.token_hex(8)}{_TMP_SUFFIX}"
+
+
+def write_all(fd: int, data: Any) -> None:
+    """Write every byte: `os.write` may write less than it was given."""
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[os.write(fd, view[:_CHUNK]) :]
+
+
+def fsync_dir(path: str | Path, dir_fd: int | None = None) -> None:
+    """Make the names in a folder durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Replace a file, durably; its folder must exist.
+
+    Raises:
+        StorageError: the disk is full, read-only or failing; the old file is as it was.
+    """
+    try:
+        with open_folder(path.parent) as folder:
+            replace_in(folder, path.name, data, mode)
+    except OSError as err:
+        raise from_os_error(err, doing=f"write '{path}'") from err
+
+
+def replace_in(folder: int, name: str, data: bytes, mode: int = 0o666) -> None:
+    """Replace a file in an open folder, durably: the part of `write_atomic` that follows no path."""
+    tmp = tmp_name()
+    fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=folder)
+    try:
+        try:
+            write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(tmp, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            os.unlink(tmp, dir_fd=folder)
+        raise
+    os.fsync(folder)
+
+
+# ------------------------------------------------------------------------------------- folders, never through a link
+
+
+@contextlib.contextmanager
+def open_folder(path: str | Path, dir_fd: int | None = None) -> Iterator[int]:
+    """A descriptor of a folder; the last part of its path may not be a link."""
+    fd = os.open(path, _DIR_FLAGS, dir_fd=dir_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def open_beneath(root: int, relative: str, *, make: bool = False) -> Iterator[int]:
+    """A descriptor of a folder below `root`, reached part by part without following a link.
+
+    Args:
+        root: descriptor of a folder.
+        relative: POSIX path, or the empty string for `root` itself.
+        make: create what is missing, durably.
+
+    Raises:
+        HostileInput: a part of the path is a link or a file.
+        FileNotFoundError: a part is missing and `make` is not set.
+    """
+    fd = os.dup(root)
+    try:
+        for part in filter(None, relative.split("/")):
+            inner = _enter(fd, part, make=make)
+            os.close(fd)
+            fd = inner
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _enter(parent: int, part: str, *, make: bool) -> int:
+    try:
+        if make:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, 0o777, dir_fd=parent)
+                os.fsync(parent)
+        return os.open(part, _DIR_FLAGS, dir_fd=parent)
+    except OSError as err:
+        if err.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise HostileInput(
+                f"cannot go through '{part}'",
+                why="it is a link or a file where a folder should be, and links are never followed here",
+                next_step="move it away",
+            ) from err
+        raise
+
+
+def remove_tree(folder: int, name: str) -> None:
+    """Remove a file or a folder with all it holds; links are removed, not followed. What is gone already is no error."""
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            os.unlink(name, dir_fd=folder)
+        except (IsADirectoryError, PermissionError):
+            with open_folder(name, folder) as inner:
+                for entry in os.listdir(inner):
+                    remove_tree(inner, entry)
+            os.rmdir(name, dir_fd=folder)
+
+
+def sweep_temporaries(folder: Path, now: float) -> list[str]:
+    """Remove temporary files of processes that died. A living writer holds a lock on its file.
+
+    Args:
+        folder: where to look, not below.
+        now: the time in seconds since the epoch.
+
+    Returns:
+        The names that were removed.
+    """
+    removed = []
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for entry in os.scandir(folder):
+            ours = entry.name.startswith(PREFIX) and entry.name.endswith(_TMP_SUFFIX)
+            if ours and entry.is_file(follow_symlinks=False) and _is_abandoned(entry, now):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(entry.path)
+                    removed.append(entry.name)
+    return removed
+
+
+def _is_abandoned(entry: os.DirEntry[str], now: float) -> bool:
+    try:
+        if now - entry.stat(follow_symlinks=False).st_mtime < _STALE_TMP_S:
+            return False
+        fd = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(fd)
+
+
+# ------------------------------------------------------------------------------------------------------------ locks
+
+
+class Lock:
+    """An exclusive lock between processes that the kernel releases when its holder dies.
+
+    The file can carry a note, which outlives a holder that died before it could take the note back: that is how the next
+    one learns what was left half done.
+
+    Args:
+        path: the lock file; its folder must exist.
+        timeout_s: how long to wait for another holder.
+        stamp: written into the file while it is held, for formats in which others look for it.
+    """
+
+    def __init__(self, path: Path, *, timeout_s: float, stamp: bytes = b"") -> None:
+        self._path = path
+        self._timeout_s = timeout_s
+        self._stamp = stamp
+        self._fd = -1
+
+    def __enter__(self) -> Lock:
+        try:
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        except OSError as err:
+            raise from_os_error(err, doing=f"open lock '{self._path}'") from err
+        try:
+            self._acquire()
+        except BaseException:
+            os.close(self._fd)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)  # which releases the lock
+
+    def _acquire(self) -> None:
+        end = time.monotonic() + self._timeout_s  # how long we wait, not what time it is
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise self._held() from None
+                time.sleep(0.02)
+            except OSError as err:
+                raise from_os_error(err, doing=f"lock '{self._path}'") from err
+        if self._stamp:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, self._stamp, 0)
+
+    def _held(self) -> LockHeld:
+        holder = os.pread(self._fd, 64, 0).decode("ascii", "replace").strip()
+        who = f"process {holder}" if holder.isdigit() else "another process"
+        return LockHeld(
+            f"cannot lock '{self._path}'",
+            why=f"{who} has held it for more than {self._timeout_s:g} s",
+            next_step="wait for it to end and run the command again",
+            path=str(self._path),
+            holder=holder,
+        )
+
+    # ---- the note
+
+    def read_note(self) -> dict[str, Any]:
+        """What the last holder left, or an empty dict."""
+        data = os.pread(self._fd, 1 << 20, 0)
+        try:
+            note = json.loads(data)
+        except ValueError:
+            return {}
+        return note if isinstance(note, dict) else {}
+
+    def write_note(self, note: dict[str, Any]) -> None:
+        """Leave a note, durably; an empty one takes the last one back."""
+        os.ftruncate(self._fd, 0)
+        if note:
+            os.pwrite(self._fd, json.dumps(note).encode("ascii"), 0)
+        os.fsync(self._fd)
+
+    def note_age_s(self, now: float) -> float:
+        """Seconds since the note was written."""
+        return now - os.fstat(self._fd).st_mtime

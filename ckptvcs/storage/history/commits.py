@@ -1,0 +1,251 @@
+"""Writing to a git repository: commits and tags, moved into place by compare-and-swap.
+
+Objects are durable before a ref names them. A ref moves only if it is still where it was when we looked; who loses that
+race looks again. libgit2 leaves `REF.lock` behind when its process is killed in the middle of a move, and every later
+move would fail: a note under our own lock says which files a dead process may have left, and the next one removes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pygit2
+from pygit2.enums import FileMode, ObjectType
+
+from ckptvcs.errors import LockHeld, RefMoved, WouldOverwrite, from_os_error
+from ckptvcs.storage.files import Lock
+from ckptvcs.storage.history.repository import HEADS, TAGS, CommitId, History, Identity, git_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
+
+_REF_LOCK_WAIT_S: Final = 5.0
+"""How long another git process may hold the lock of a ref; it needs milliseconds."""
+
+_NOTE_WINDOW_S: Final = 5.0
+"""A lock file that appeared within this time after a dead process announced it is that process's."""
+
+
+def write_commit(
+    history: History,
+    *,
+    base: CommitId | None,
+    parents: tuple[CommitId, ...],
+    changes: Mapping[str, bytes],
+    message: str,
+    identity: Identity,
+    when: datetime,
+) -> CommitId:
+    """Write a commit object that no ref names yet.
+
+    Args:
+        history: where to.
+        base: the commit whose tree it begins with; None for an empty tree.
+        parents: its parents, first one first.
+        changes: path -> new content.
+        message: the commit message.
+        identity: author and committer.
+        when: the time of both, aware; its offset is kept.
+    """
+    repo, signature = history.repo, _signature(identity, when)
+    with git_errors("write a commit"):
+        blobs = {path: repo.create_blob(data) for path, data in changes.items()}
+        tree = repo[base].peel(ObjectType.TREE) if base else None
+        tree_id = _tree_with(repo, tree, blobs)
+        return CommitId(str(repo.create_commit(None, signature, signature, message, tree_id, list(parents))))
+
+
+def _signature(identity: Identity, when: datetime) -> pygit2.Signature:
+    offset = when.utcoffset()
+    minutes = int(offset.total_seconds() // 60) if offset else 0
+    return pygit2.Signature(identity.name, identity.email, int(when.timestamp()), minutes)
+
+
+def _tree_with(repo: pygit2.Repository, tree: Any, blobs: Mapping[str, Any]) -> Any:
+    """The id of a tree like `tree` with some files replaced or added, at any depth."""
+    builder = repo.TreeBuilder(tree) if tree is not None else repo.TreeBuilder()
+    deeper: dict[str, dict[str, Any]] = {}
+    for path, blob in blobs.items():
+        name, _, rest = path.partition("/")
+        if rest:
+            deeper.setdefault(name, {})[rest] = blob
+        else:
+            builder.insert(name, blob, FileMode.BLOB)
+    for name, inner in deeper.items():
+        old = tree[name] if tree is not None and name in tree else None
+        subtree = old if old is not None and old.type == ObjectType.TREE else None
+        builder.insert(name, _tree_with(repo, subtree, inner), FileMode.TREE)
+    return builder.write()
+
+
+# ------------------------------------------------------------------------------------------------------------- refs
+
+
+def move_ref(history: History, ref: str, *, old: CommitId | None, new: str | None, reason: str, lock: Lock) -> None:
+    """Move a ref, if it is still at `old`; None means that it must not exist yet.
+
+    Args:
+        history: where.
+        ref: full name, such as `refs/heads/main`.
+        old: where it must be.
+        new: the object it shall name; None removes the ref.
+        reason: goes to the reflog.
+        lock: our repository lock, held.
+
+    Raises:
+        RefMoved: it is somewhere else by now; look again.
+        LockHeld: another git process holds it and does not let go.
+    """
+    note = lock.read_note()
+    lock.write_note({**note, "locks": [str(path) for path in _lock_files(history, ref)]})
+    try:
+        _swap(history, ref, old, new, reason)
+    finally:
+        lock.write_note(note)
+
+
+def _swap(history: History, ref: str, old: CommitId | None, new: str | None, reason: str) -> None:
+    end = time.monotonic() + _REF_LOCK_WAIT_S  # how long we wait, not what time it is
+    while True:
+        try:
+            with history.repo.transaction() as transaction:
+                transaction.lock_ref(ref)
+                now = history.repo.references.get(ref)
+                if (None if now is None else str(now.peel(ObjectType.COMMIT).id)) != old:
+                    raise RefMoved(
+                        f"cannot move '{ref}'",
+                        why="another process moved it meanwhile",
+                        next_step="run the command again",
+                        ref=ref,
+                    )
+                if new is None:
+                    transaction.remove(ref)
+                else:
+                    transaction.set_target(ref, new, message=reason)
+            return
+        except (pygit2.GitError, OSError) as err:
+            if "failed to lock file" not in str(err):
+                with git_errors(f"move '{ref}'"):
+                    raise
+            if time.monotonic() >= end:
+                raise LockHeld(
+                    f"cannot move '{ref}'",
+                    why=f"another git process holds it: {err}",
+                    next_step="if no git process is running, run 'ckpt doctor'",
+                ) from err
+            time.sleep(0.02)
+
+
+def _lock_files(history: History, ref: str) -> list[Any]:
+    """The lock files that moving a ref may leave behind if the process dies."""
+    return [history.common_dir / f"{ref}.lock", history.git_dir / "HEAD.lock", history.common_dir / "packed-refs.lock"]
+
+
+@contextlib.contextmanager
+def repository_lock(history: History, *, now: float, timeout_s: float) -> Iterator[tuple[Lock, dict[str, Any]]]:
+    """Hold our own lock on a repository, and clean up after a holder that died.
+
+    Args:
+        history: the repository.
+        now: the time in seconds since the epoch.
+        timeout_s: how long to wait for another holder.
+
+    Yields:
+        The lock, and the note of a dead holder (empty if there was none), which is taken back when the block ends well.
+    """
+    folder = private_folder(history)
+    with Lock(folder / "lock", timeout_s=timeout_s) as lock:
+        note, age = lock.read_note(), lock.note_age_s(now)
+        if note:
+            _remove_left_locks(note, now - age)
+        yield lock, note
+        if note:
+            lock.write_note({})
+
+
+def _remove_left_locks(note: Mapping[str, Any], announced: float) -> None:
+    for name in note.get("locks", ()):
+        with contextlib.suppress(OSError, TypeError):
+            if -1.0 <= os.lstat(name).st_mtime - announced <= _NOTE_WINDOW_S:
+                os.unlink(name)
+
+
+def private_folder(history: History) -> Any:
+    """`.git/ckptvcs`: what is this clone's alone, and can be lost."""
+    folder = history.common_dir / "ckptvcs"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as err:
+        raise from_os_error(err, doing=f"write to '{history.common_dir}'") from err
+    return folder
+
+
+# --------------------------------------------------------------------------------------------------- branches, tags
+
+
+def create_branch(history: History, name: str, commit: CommitId, *, lock: Lock) -> None:
+    """Make a branch.
+
+    Raises:
+        WouldOverwrite: there is one of that name.
+    """
+    try:
+        move_ref(history, HEADS + name, old=None, new=commit, reason="ckpt branch", lock=lock)
+    except RefMoved as err:
+        raise _exists("branch", name) from err
+
+
+def create_tag(
+    history: History, name: str, commit: CommitId, *, annotation: Annotation | None = None, lock: Lock
+) -> None:
+    """Make a tag; with an annotation, an annotated one.
+
+    Raises:
+        WouldOverwrite: there is one of that name.
+    """
+    target: str = commit
+    if annotation is not None:
+        with git_errors(f"write tag '{name}'"):
+            tagger = _signature(annotation.identity, annotation.when)
+            target = str(_tag_object(history, name, commit, tagger, annotation.message))
+    try:
+        move_ref(history, TAGS + name, old=None, new=target, reason="ckpt tag", lock=lock)
+    except RefMoved as err:
+        raise _exists("tag", name) from err
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotation:
+    """What an annotated tag says, who says it and when."""
+
+    message: str
+    identity: Identity
+    when: datetime
+
+
+def _tag_object(history: History, name: str, commit: CommitId, tagger: pygit2.Signature, message: str) -> Any:
+    """Write a tag object without a ref: `create_tag` of pygit2 would make both, and not by compare-and-swap."""
+    zone = f"{'-' if tagger.offset < 0 else '+'}{abs(tagger.offset) // 60:02d}{abs(tagger.offset) % 60:02d}"
+    text = (
+        f"object {commit}\ntype commit\ntag {name}\n"
+        f"tagger {tagger.name} <{tagger.email}> {tagger.time} {zone}\n\n{message.rstrip()}\n"
+    )
+    return history.repo.odb.write(ObjectType.TAG, text.encode("utf-8"))
+
+
+def delete_ref(history: History, ref: str, *, old: CommitId, lock: Lock) -> None:
+    """Remove a branch or tag, if it still is at `old`.
+
+    Raises:
+        RefMoved: it is not.
+    """
+    move_ref(history, ref, old=old, new=None, reason="", lock=lock)
+
+
+def _exists(kind: str, name: str) -> WouldOverwrite:
+    return WouldOverwrite(f"{kind} '{name}' exists already", next_step="choose another name", name=name)

@@ -1,0 +1,320 @@
+"""Object stores: immutable bytes under the name that DVC computes from them (MD5), vouched for by their BLAKE3.
+
+`LocalStore` is DVC's cache layout (`xx/yyyy`, mode 0444) written with the care that DVC leaves out: every object is
+fsynced before it has a name, a name is never overwritten, and an object that is already there is read before it is
+believed. `MemoryStore` is the same contract in a dict; the tests hold every store against it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NewType, Protocol
+
+from ckptvcs.digest import Digest, digest_of_parts, hasher, short
+from ckptvcs.errors import IntegrityError, MissingObject, WrongDigest, from_os_error
+from ckptvcs.storage import files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from io import FileIO
+
+    from typing_extensions import Buffer
+
+ObjectName = NewType("ObjectName", str)
+"""32 hexadecimal digits, with `.dir` behind them for the list of files of a directory."""
+
+DIR_SUFFIX: Final = ".dir"
+OBJECT_MODE: Final = 0o444
+"""DVC believes an object of exactly this mode without reading it, so nothing may have it before it is complete."""
+
+_NAME: Final = re.compile(r"[0-9a-f]{32}(\.dir)?\Z")
+_PIECE: Final = 512 * 1024
+"""Hashed twice and written while it is still in the processor's cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectRef:
+    """An object: its name, its size in bytes and its digest."""
+
+    name: ObjectName
+    nbytes: int
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class NewObject:
+    """Bytes to be stored. `chunks()` may be called more than once and gives the same bytes each time."""
+
+    chunks: Callable[[], Iterable[Buffer]]
+    nbytes: int
+    suffix: str = ""
+
+
+class ObjectStore(Protocol):
+    """Objects by name.
+
+    Guarantees: when `put` returns, the objects are durable and complete, and each hashes to its name and its digest. An
+    object never changes; putting it again is cheap and heals a damaged one. A crash leaves no partial object under a
+    name. `read` and `nbytes` never change anything.
+    """
+
+    def put(self, objects: Sequence[NewObject]) -> list[ObjectRef]:
+        """Store objects, in parallel; all of them or an error."""
+
+    def read(self, name: ObjectName) -> Iterator[bytes]:
+        """The bytes of an object, in pieces; raises `MissingObject`."""
+
+    def nbytes(self, name: ObjectName) -> int | None:
+        """The size of an object, or None if it is not here."""
+
+    def names(self) -> Iterator[ObjectName]:
+        """Every object that is here, in no order."""
+
+    def delete(self, name: ObjectName) -> None:
+        """Remove an object; no error if it is not here."""
+
+
+def is_object_name(text: str) -> bool:
+    """Whether `text` has the form of an object name."""
+    return _NAME.match(text) is not None
+
+
+class MemoryStore:
+    """An object store in a dict: the oracle of the tests."""
+
+    def __init__(self) -> None:
+        self.objects: dict[ObjectName, bytes] = {}
+
+    def put(self, objects: Sequence[NewObject]) -> list[ObjectRef]:
+        return [self._put(b"".join(bytes(c) for c in new.chunks()), new.suffix) for new in objects]
+
+    def _put(self, data: bytes, suffix: str) -> ObjectRef:
+        name = ObjectName(hashlib.md5(data, usedforsecurity=False).hexdigest() + suffix)
+        self.objects[name] = data
+        return ObjectRef(name=name, nbytes=len(data), digest=digest_of_parts([data]))
+
+    def read(self, name: ObjectName) -> Iterator[bytes]:
+        if name not in self.objects:
+            raise missing(name, "memory")
+        yield self.objects[name]
+
+    def nbytes(self, name: ObjectName) -> int | None:
+        return len(self.objects[name]) if name in self.objects else None
+
+    def names(self) -> Iterator[ObjectName]:
+        return iter(list(self.objects))
+
+    def delete(self, name: ObjectName) -> None:
+        self.objects.pop(name, None)
+
+
+class LocalStore:
+    """Objects in DVC's layout in a local folder: `files/md5` of a cache or of a local remote.
+
+    Args:
+        root: the `files/md5` folder; made when the first object is put.
+        group: DVC's `cache.shared = group`: folders are writable for the group.
+        workers: threads that hash and write; more than cores, because some of them wait for the disk.
+    """
+
+    def __init__(self, root: Path, *, group: bool = False, workers: int | None = None) -> None:
+        self.root = root
+        self._folder_mode = 0o2775 if group else 0o777
+        self._workers = workers or (os.cpu_count() or 1) + 2
+
+    # ---- reading
+
+    def path(self, name: ObjectName) -> Path:
+        """Where an object lies, or would lie."""
+        return self.root / name[:2] / name[2:]
+
+    def nbytes(self, name: ObjectName) -> int | None:
+        try:
+            info = os.lstat(self.path(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as err:
+            raise from_os_error(err, doing=f"look at object {short(name)}") from err
+        return info.st_size if stat.S_ISREG(info.st_mode) else None
+
+    def read(self, name: ObjectName) -> Iterator[bytes]:
+        with self.open(name) as file:
+            while piece := file.read(_PIECE):
+                yield piece
+
+    @contextlib.contextmanager
+    def open(self, name: ObjectName) -> Iterator[FileIO]:
+        """An object as an open file, unbuffered.
+
+        Raises:
+            MissingObject: it is not here.
+        """
+        try:
+            with open(self.path(name), "rb", buffering=0) as file:
+                yield file
+        except FileNotFoundError as err:
+            raise missing(name, "the cache") from err
+        except OSError as err:
+            raise from_os_error(err, doing=f"read object {short(name)}") from err
+
+    def names(self) -> Iterator[ObjectName]:
+        for folder in sorted(self.root.glob("[0-9a-f][0-9a-f]")):
+            for entry in os.scandir(folder):
+                if is_object_name(folder.name + entry.name):
+                    yield ObjectName(folder.name + entry.name)
+
+    def digest(self, name: ObjectName) -> Digest:
+        """Read an object and hash it."""
+        return digest_of_parts(self.read(name))
+
+    # ---- writing
+
+    def put(self, objects: Sequence[NewObject]) -> list[ObjectRef]:
+        """Store objects: hashed once, while they are written.
+
+        Raises:
+            StorageError: the disk is full, read-only or failing. Objects that were already stored stay.
+            IntegrityError: another object has the same MD5; both are kept from harm, nothing is overwritten.
+        """
+        if not objects:
+            return []
+        try:
+            self._make_folder(self.root)
+            # Largest first: a thread that starts a big one last would leave the others idle.
+            order = sorted(range(len(objects)), key=lambda i: -objects[i].nbytes)
+            with ThreadPoolExecutor(min(self._workers, len(objects)), "ckptvcs-put") as pool:
+                futures = {i: pool.submit(self._put, objects[i]) for i in order}
+                try:
+                    refs = [futures[i].result() for i in range(len(objects))]
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)  # on a full disk there is no point in the others
+                    raise
+            for folder in {self.path(ref.name).parent for ref in refs}:
+                files.fsync_dir(folder)
+            files.fsync_dir(self.root)
+        except OSError as err:
+            raise from_os_error(err, doing=f"write objects to '{self.root}'") from err
+        return refs
+
+    def _put(self, new: NewObject) -> ObjectRef:
+        tmp = self.root / files.tmp_name()
+        fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)  # says to `sweep_temporaries` that someone is at it
+            ref = self._write(fd, new)
+            os.fchmod(fd, OBJECT_MODE)
+            os.fsync(fd)  # an error here is final for this file: the kernel may have dropped the pages
+            self._publish(tmp, ref)
+        finally:
+            os.close(fd)
+            with contextlib.suppress(OSError):  # it has its name by now, or an error is on its way
+                os.unlink(tmp)
+        return ref
+
+    def _write(self, fd: int, new: NewObject) -> ObjectRef:
+        md5, blake3, nbytes = hashlib.md5(usedforsecurity=False), hasher(), 0
+        for chunk in new.chunks():
+            view = memoryview(chunk).cast("B")
+            nbytes += len(view)
+            for start in range(0, len(view), _PIECE):
+                piece = view[start : start + _PIECE]
+                md5.update(piece)
+                blake3.update(piece)
+                files.write_all(fd, piece)
+        if nbytes != new.nbytes:
+            raise IntegrityError("cannot store an object", why=f"it has {nbytes} bytes, {new.nbytes} were announced")
+        return ObjectRef(name=ObjectName(md5.hexdigest() + new.suffix), nbytes=nbytes, digest=Digest(blake3.hexdigest()))
+
+    def _publish(self, tmp: Path, ref: ObjectRef) -> None:
+        """Give a complete file its name, without ever overwriting one."""
+        final = self.path(ref.name)
+        self._make_folder(final.parent)
+        try:
+            os.link(tmp, final)
+        except FileExistsError:
+            self._meet(tmp, final, ref)
+        except OSError as err:
+            if err.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
+                raise
+            # No hard links on this file system. Renaming onto a name that appeared meanwhile is harmless: same bytes.
+            if final.exists():
+                self._meet(tmp, final, ref)
+            else:
+                os.rename(tmp, final)
+
+    def _meet(self, tmp: Path, final: Path, ref: ObjectRef) -> None:
+        """An object of that name is there already: believe it only after reading it, replace it if it is damaged."""
+        there = self.digest(ref.name)
+        if there == ref.digest:
+            if stat.S_IMODE(os.lstat(final).st_mode) != OBJECT_MODE:
+                os.chmod(final, OBJECT_MODE)  # DVC would hash it again at every look
+            return
+        if self._md5(ref.name) == ref.name[:32]:
+            raise IntegrityError(
+                f"cannot store object {short(ref.name)}",
+                why="another object has the same MD5: these bytes were made to collide",
+                next_step="find out where they come from; do not trust them",
+                digest=ref.digest,
+                other=there,
+            )
+        # Never deleted: it may be evidence, and a person may know a use for it. DVC ignores names in this folder.
+        with contextlib.suppress(FileExistsError):
+            os.link(final, self.root / f"{files.PREFIX}damaged-{ref.name}-{there[:8]}")
+        os.rename(tmp, final)
+
+    def _md5(self, name: ObjectName) -> str:
+        md5 = hashlib.md5(usedforsecurity=False)
+        for piece in self.read(name):
+            md5.update(piece)
+        return md5.hexdigest()
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder.is_dir():
+            return
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(self._folder_mode)
+            if self._folder_mode & stat.S_ISGID:
+                folder.chmod(self._folder_mode)  # the umask took the group's right away
+        files.fsync_dir(folder.parent)
+
+    def delete(self, name: ObjectName) -> None:
+        try:
+            os.unlink(self.path(name))
+        except FileNotFoundError:
+            return
+        except OSError as err:
+            raise from_os_error(err, doing=f"remove object {short(name)}") from err
+        files.fsync_dir(self.path(name).parent)
+
+
+def missing(name: ObjectName, where: str) -> MissingObject:
+    """The error of an object that is not there."""
+    return MissingObject(
+        f"cannot read object {short(name)}",
+        why=f"it is not in {where}",
+        next_step="fetch it from a remote with 'dvc fetch', then run the command again",
+        object=name,
+    )
+
+
+def check_digest(found: Digest, ref: ObjectRef, *, where: str) -> None:
+    """Raise `WrongDigest` unless `found` is the digest of `ref`."""
+    if found != ref.digest:
+        raise WrongDigest(
+            f"object {short(ref.name)} is damaged",
+            why=f"its BLAKE3 in {where} is {short(found)}, it should be {short(ref.digest)}",
+            next_step=f"move it away ({where}) and fetch it again with 'dvc fetch'",
+            object=ref.name,
+            found=found,
+            expected=ref.digest,
+        )

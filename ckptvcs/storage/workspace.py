@@ -1,0 +1,325 @@
+"""Making files appear in a workspace, whole or not at all, without ever following a link or losing what lies there.
+
+A directory is built beside its place and exchanged with the old one in one step, so a crash leaves the old directory or
+the new one. Files are cloned where the file system can (reflink); else hard-linked, read-only; else copied. As root never
+hard-linked unless that was asked for: root writes through the mode 0444, and the cache would be written with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import secrets
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from ckptvcs.errors import from_os_error
+from ckptvcs.storage import files
+from ckptvcs.storage.verified import identify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from ckptvcs.storage.objects import ObjectRef
+    from ckptvcs.storage.verified import VerifiedStore
+
+LinkKind = Literal["auto", "reflink", "hardlink", "copy"]
+
+_STAGE: Final = f"{files.PREFIX}stage-"
+_ASIDE: Final = f"{files.PREFIX}aside-"
+_FICLONE: Final = 0x40049409
+_CANNOT_LINK: Final = {errno.EOPNOTSUPP, errno.EXDEV, errno.EPERM, errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.EMLINK}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placing:
+    """How files are put into a workspace."""
+
+    link: LinkKind
+    privileged: bool
+    """Whether we are root."""
+
+    @property
+    def ways(self) -> tuple[Callable[[str, str, int], None], ...]:
+        """What to try, best first."""
+        if self.link == "copy":
+            return (_copy,)
+        if self.link == "hardlink":
+            return (_hardlink, _copy)
+        if self.link == "reflink" or self.privileged:
+            return (_reflink, _copy)
+        return (_reflink, _hardlink, _copy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Directory:
+    """A place for a directory: `path` (POSIX, not empty) below `root`."""
+
+    root: Path
+    path: str
+
+    @property
+    def parent(self) -> str:
+        return self.path.rpartition("/")[0]
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    def absolute(self, member: str) -> str:
+        """The absolute path of a file in it."""
+        return str(self.root / self.path / member)
+
+
+def materialise(
+    where: Directory,
+    members: Mapping[str, ObjectRef],
+    *,
+    source: VerifiedStore,
+    placing: Placing,
+    progress: Callable[[int], None] = lambda nbytes: None,
+) -> None:
+    """Make a directory hold exactly these files. What was there is gone afterwards: see `unsaved` first.
+
+    Args:
+        where: the directory; what is missing above it is made.
+        members: path in the directory -> object, each of which `source` has checked.
+        source: where the bytes are.
+        placing: how they get there.
+        progress: told about bytes that are done with.
+
+    Raises:
+        HostileInput: a folder on the way is a link.
+        StorageError: there is no room, or no right to write.
+    """
+    try:
+        with files.open_folder(where.root) as root, files.open_beneath(root, where.parent, make=True) as parent:
+            _clean(parent, where.name)
+            with _stage(parent) as (stage_name, stage):
+                _fill(stage, where, members, source=source, placing=placing, progress=progress)
+                _exchange(parent, stage_name, where.name)
+    except OSError as err:
+        raise from_os_error(err, doing=f"write '{where.path}'") from err
+    _note(where, members, source)
+
+
+def unsaved(where: Directory, source: VerifiedStore) -> list[str]:
+    """Files in a directory whose bytes are not in the store: what would be lost if the directory went.
+
+    Returns:
+        Their paths in the directory, sorted; links and special files count as unsaved.
+    """
+    lost, seen = [], []
+    for member, info in walk(where):
+        if not stat.S_ISREG(info.st_mode):
+            lost.append(member)
+            continue
+        path = where.absolute(member)
+        ref = source.index.ref_of(path, info)
+        if ref is None:
+            ref = identify(path)
+            seen.append((path, info, ref))
+        if not source.is_healthy(ref):
+            lost.append(member)
+    source.index.saw(seen)
+    return sorted(lost)
+
+
+def walk(where: Directory) -> Iterator[tuple[str, os.stat_result]]:
+    """Every file (and link) in a directory, as (path in it, what `lstat` says). Nothing for a directory that is not there."""
+    stack = [""]
+    while stack:
+        folder = stack.pop()
+        try:
+            entries = list(os.scandir(where.root / where.path / folder))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for entry in entries:
+            member = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                stack.append(member)
+            else:
+                yield member, entry.stat(follow_symlinks=False)
+
+
+# ------------------------------------------------------------------------------------------------------------ staging
+
+
+@contextlib.contextmanager
+def _stage(parent: int) -> Iterator[tuple[str, int]]:
+    """A folder to build in; it is removed, with whatever is in it by then, when the block ends."""
+    name = _STAGE + secrets.token_hex(6)
+    os.mkdir(name, 0o777, dir_fd=parent)
+    try:
+        with files.open_folder(name, parent) as stage:
+            fcntl.flock(stage, fcntl.LOCK_EX)  # says to `_clean` of another process that someone is at it
+            yield name, stage
+    finally:
+        files.remove_tree(parent, name)
+
+
+def _clean(parent: int, name: str) -> None:
+    """Remove what dead processes left, and put back a directory that one of them had moved aside."""
+    aside = _ASIDE + name
+    entries = os.listdir(parent)
+    if aside in entries:
+        if name in entries:
+            files.remove_tree(parent, aside)
+        else:
+            os.rename(aside, name, src_dir_fd=parent, dst_dir_fd=parent)
+    for entry in entries:
+        if entry.startswith(_STAGE) and _is_abandoned(parent, entry):
+            files.remove_tree(parent, entry)
+
+
+def _is_abandoned(parent: int, name: str) -> bool:
+    try:
+        with files.open_folder(name, parent) as folder:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _exchange(parent: int, stage: str, name: str) -> None:
+    """Put the staged directory into its place; the old one, if any, is under the staged name afterwards."""
+    try:
+        os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        os.rename(stage, name, src_dir_fd=parent, dst_dir_fd=parent)
+        os.fsync(parent)
+        return
+    if not _swap_names(parent, stage, name):
+        # No atomic exchange here: between these two the directory is under its other name, where `_clean` finds it.
+        os.rename(name, _ASIDE + name, src_dir_fd=parent, dst_dir_fd=parent)
+        os.rename(stage, name, src_dir_fd=parent, dst_dir_fd=parent)
+        os.rename(_ASIDE + name, stage, src_dir_fd=parent, dst_dir_fd=parent)
+    os.fsync(parent)
+
+
+def _swap_names(folder: int, a: str, b: str) -> bool:
+    """`renameat2(RENAME_EXCHANGE)`; False where the system has no such thing."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(folder, os.fsencode(a), folder, os.fsencode(b), 2) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL):
+        return False
+    raise OSError(code, os.strerror(code), b)
+
+
+# ------------------------------------------------------------------------------------------------------------- files
+
+
+def _fill(
+    stage: int,
+    where: Directory,
+    members: Mapping[str, ObjectRef],
+    *,
+    source: VerifiedStore,
+    placing: Placing,
+    progress: Callable[[int], None],
+) -> None:
+    def place(member: str) -> None:
+        ref = members[member]
+        folder, _, name = member.rpartition("/")
+        with files.open_beneath(stage, folder, make=True) as inner:
+            if not _reuse(where.absolute(member), ref, source, inner, name):
+                _place(str(source.store.path(ref.name)), ref, placing.ways, inner, name)
+        progress(ref.nbytes)
+
+    with ThreadPoolExecutor(os.cpu_count() or 1, "ckptvcs-place") as pool:
+        list(pool.map(place, members))
+
+
+def _reuse(path: str, ref: ObjectRef, source: VerifiedStore, folder: int, name: str) -> bool:
+    """Take over a file of the old directory that is known to hold the right bytes already."""
+    try:
+        known = source.index.ref_of(path, os.lstat(path))
+        if known is None or known.digest != ref.digest:
+            return False
+        os.link(path, name, dst_dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return False  # then it is placed anew
+    return True
+
+
+def _place(path: str, ref: ObjectRef, ways: Sequence[Callable[[str, str, int], None]], folder: int, name: str) -> None:
+    for way in ways:
+        if way is not _copy and ref.nbytes == 0:
+            continue
+        try:
+            way(path, name, folder)
+        except OSError as err:
+            if way is _copy or err.errno not in _CANNOT_LINK:
+                raise
+        else:
+            return
+
+
+def _reflink(path: str, name: str, folder: int) -> None:
+    with _source_and_new(path, name, folder) as (source, new):
+        fcntl.ioctl(new, _FICLONE, source)
+
+
+def _hardlink(path: str, name: str, folder: int) -> None:
+    os.link(path, name, dst_dir_fd=folder, follow_symlinks=False)
+
+
+def _copy(path: str, name: str, folder: int) -> None:
+    with _source_and_new(path, name, folder) as (source, new):
+        left = os.fstat(source).st_size
+        while left:
+            copied = _copy_some(source, new, left)
+            if copied == 0:
+                raise OSError(errno.EIO, "the object became shorter while it was copied", path)
+            left -= copied
+
+
+def _copy_some(source: int, new: int, left: int) -> int:
+    """Copy in the kernel where it can; returns how many bytes."""
+    if hasattr(os, "copy_file_range"):
+        try:
+            return os.copy_file_range(source, new, min(left, 1 << 30))
+        except OSError as err:
+            if err.errno not in _CANNOT_LINK:
+                raise
+    piece = os.read(source, min(left, 1 << 20))
+    files.write_all(new, piece)
+    return len(piece)
+
+
+@contextlib.contextmanager
+def _source_and_new(path: str, name: str, folder: int) -> Iterator[tuple[int, int]]:
+    """An object to read and a new file to write; the file goes again if the block fails."""
+    source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        # O_EXCL: opening an existing file to clone into it would truncate it, and it may be a link to an object.
+        new = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
+        try:
+            yield source, new
+        except BaseException:
+            os.unlink(name, dir_fd=folder)
+            raise
+        finally:
+            os.close(new)
+    finally:
+        os.close(source)
+
+
+def _note(where: Directory, members: Mapping[str, ObjectRef], source: VerifiedStore) -> None:
+    """Remember what the new files are; a hard link changed the times of its object too."""
+    seen = []
+    with contextlib.suppress(OSError):  # a hint for the next look
+        for member, ref in members.items():
+            seen.append((where.absolute(member), os.lstat(where.absolute(member)), ref))
+        source.note(members.values())
+    source.index.saw(seen)
