@@ -18,7 +18,7 @@ from ckptvcs.formats.tree.decode import Builder, Decoder
 from ckptvcs.formats.tree_file import Stored, TreeFile, Viewed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from typing_extensions import Buffer
 
@@ -188,3 +188,14 @@ class NeutralBuilder(LeafBuilder):
     @staticmethod
     def _storage(owner: str, name: str, data: memoryview) -> Storage:
         return Storage(("artifact", owner, name), len(data), lambda start, stop: data[start:stop])
+
+
+def named_leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Leaf]]:
+    """The tensors of a neutral component with their names; a tensor that hangs in two places comes twice."""
+    value = numpy_values.adapt(value)
+    if isinstance(value, Leaf):
+        yield prefix, value
+    elif isinstance(value, (dict, list, tuple)):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            yield from named_leaves(item, f"{prefix}.{key}" if prefix else str(key))

@@ -145,9 +145,18 @@ class Pointer:
 _POINTER: Final = re.compile(
     r"outs:\n- md5: (?P<directory>[0-9a-f]{32}\.dir)\n  size: (?P<nbytes>\d{1,19})\n  nfiles: (?P<nfiles>\d{1,9})\n"
     r"  hash: md5\n  path: (?P<track>[A-Za-z0-9_-]{1,64})\n"
-    r"  meta:\n    ckptvcs:\n      v: 1\n      manifest: blake3:(?P<manifest>[0-9a-f]{64})\n"
+    r"  meta:\n    ckptvcs:\n      v: 1\n      manifest: (?P<manifest>[0-9a-f]{64})\n"
     r"(  remote: (?P<remote>[A-Za-z0-9._-]{1,64})\n)?\Z"
 )
+
+
+def reads_as_number(digest: Digest) -> bool:
+    """Whether YAML would take a digest for a number, such as `12345...` or `1e5...`; about one in 10^12 is such.
+
+    DVC would write it back as that number. A digest with a prefix would be safe but longer than DVC's 80 columns, and
+    DVC would break the line.
+    """
+    return re.fullmatch(r"\d+(e\d+)?", digest) is not None
 
 
 def pointer_bytes(pointer: Pointer) -> bytes:
@@ -155,7 +164,7 @@ def pointer_bytes(pointer: Pointer) -> bytes:
     text = (
         f"outs:\n- md5: {pointer.directory}\n  size: {pointer.nbytes}\n  nfiles: {pointer.nfiles}\n"
         f"  hash: md5\n  path: {pointer.track}\n"
-        f"  meta:\n    ckptvcs:\n      v: 1\n      manifest: blake3:{pointer.manifest}\n"
+        f"  meta:\n    ckptvcs:\n      v: 1\n      manifest: {pointer.manifest}\n"
     )
     return (text + (f"  remote: {pointer.remote}\n" if pointer.remote else "")).encode("ascii")
 
@@ -187,11 +196,6 @@ def directory_bytes(members: Mapping[str, ObjectName]) -> bytes:
     """The `.dir` object of a directory: path -> object name, byte for byte as DVC writes it."""
     entries = [{"md5": members[path], "relpath": path} for path in sorted(members)]
     return json.dumps(entries, sort_keys=True).encode("utf-8")
-
-
-def directory_suffix() -> str:
-    """What the name of a directory object ends with."""
-    return DIR_SUFFIX
 
 
 def with_ignored(text: str, name: str) -> str:

@@ -100,6 +100,8 @@ class LocalIndex:
                 connection.executemany(sql, rows)
 
         if rows:
+            with contextlib.suppress(OSError):  # then there is no index, and no hint
+                self._path.parent.mkdir(exist_ok=True)
             self._run(write)
 
     def _run(self, action: Callable[[sqlite3.Connection], T]) -> T | None:

@@ -17,7 +17,7 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NewType, Protocol
+from typing import TYPE_CHECKING, Any, Final, NewType, Protocol
 
 from ckptvcs.digest import Digest, digest_of_parts, hasher, short
 from ckptvcs.errors import IntegrityError, MissingObject, WrongDigest, from_os_error
@@ -59,6 +59,10 @@ class NewObject:
     suffix: str = ""
 
 
+def _silent(_: int) -> None:
+    pass
+
+
 class ObjectStore(Protocol):
     """Objects by name.
 
@@ -67,8 +71,8 @@ class ObjectStore(Protocol):
     name. `read` and `nbytes` never change anything.
     """
 
-    def put(self, objects: Sequence[NewObject]) -> list[ObjectRef]:
-        """Store objects, in parallel; all of them or an error."""
+    def put(self, objects: Sequence[NewObject], progress: Callable[[int], Any] = _silent) -> list[ObjectRef]:
+        """Store objects, in parallel; all of them or an error. `progress` is told about bytes as they are written."""
 
     def read(self, name: ObjectName) -> Iterator[bytes]:
         """The bytes of an object, in pieces; raises `MissingObject`."""
@@ -94,7 +98,8 @@ class MemoryStore:
     def __init__(self) -> None:
         self.objects: dict[ObjectName, bytes] = {}
 
-    def put(self, objects: Sequence[NewObject]) -> list[ObjectRef]:
+    def put(self, objects: Sequence[NewObject], progress: Callable[[int], Any] = _silent) -> list[ObjectRef]:
+        progress(sum(new.nbytes for new in objects))
         return [self._put(b"".join(bytes(c) for c in new.chunks()), new.suffix) for new in objects]
 
     def _put(self, data: bytes, suffix: str) -> ObjectRef:
@@ -178,7 +183,7 @@ class LocalStore:
 
     # ---- writing
 
-    def put(self, objects: Sequence[NewObject]) -> list[ObjectRef]:
+    def put(self, objects: Sequence[NewObject], progress: Callable[[int], Any] = _silent) -> list[ObjectRef]:
         """Store objects: hashed once, while they are written.
 
         Raises:
@@ -192,7 +197,7 @@ class LocalStore:
             # Largest first: a thread that starts a big one last would leave the others idle.
             order = sorted(range(len(objects)), key=lambda i: -objects[i].nbytes)
             with ThreadPoolExecutor(min(self._workers, len(objects)), "ckptvcs-put") as pool:
-                futures = {i: pool.submit(self._put, objects[i]) for i in order}
+                futures = {i: pool.submit(self._put, objects[i], progress) for i in order}
                 try:
                     refs = [futures[i].result() for i in range(len(objects))]
                 except BaseException:
@@ -205,12 +210,12 @@ class LocalStore:
             raise from_os_error(err, doing=f"write objects to '{self.root}'") from err
         return refs
 
-    def _put(self, new: NewObject) -> ObjectRef:
+    def _put(self, new: NewObject, progress: Callable[[int], Any]) -> ObjectRef:
         tmp = self.root / files.tmp_name()
         fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)  # says to `sweep_temporaries` that someone is at it
-            ref = self._write(fd, new)
+            ref = self._write(fd, new, progress)
             os.fchmod(fd, OBJECT_MODE)
             os.fsync(fd)  # an error here is final for this file: the kernel may have dropped the pages
             self._publish(tmp, ref)
@@ -220,7 +225,7 @@ class LocalStore:
                 os.unlink(tmp)
         return ref
 
-    def _write(self, fd: int, new: NewObject) -> ObjectRef:
+    def _write(self, fd: int, new: NewObject, progress: Callable[[int], Any]) -> ObjectRef:
         md5, blake3, nbytes = hashlib.md5(usedforsecurity=False), hasher(), 0
         for chunk in new.chunks():
             view = memoryview(chunk).cast("B")
@@ -230,6 +235,7 @@ class LocalStore:
                 md5.update(piece)
                 blake3.update(piece)
                 files.write_all(fd, piece)
+            progress(len(view))
         if nbytes != new.nbytes:
             raise IntegrityError("cannot store an object", why=f"it has {nbytes} bytes, {new.nbytes} were announced")
         return ObjectRef(name=ObjectName(md5.hexdigest() + new.suffix), nbytes=nbytes, digest=Digest(blake3.hexdigest()))

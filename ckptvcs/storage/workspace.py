@@ -109,6 +109,25 @@ def materialise(
     _note(where, members, source)
 
 
+def remove(where: Directory) -> None:
+    """Remove a directory; see `unsaved` first. One that is not there is no error.
+
+    Raises:
+        HostileInput: a folder on the way is a link.
+        StorageError: we may not.
+    """
+    try:
+        with files.open_folder(where.root) as root, files.open_beneath(root, where.parent) as parent:
+            aside = _STAGE + secrets.token_hex(6)
+            os.rename(where.name, aside, src_dir_fd=parent, dst_dir_fd=parent)
+            os.fsync(parent)
+            files.remove_tree(parent, aside)
+    except FileNotFoundError:
+        return
+    except OSError as err:
+        raise from_os_error(err, doing=f"remove '{where.path}'") from err
+
+
 def unsaved(where: Directory, source: VerifiedStore) -> list[str]:
     """Files in a directory whose bytes are not in the store: what would be lost if the directory went.
 

@@ -23,12 +23,14 @@ from ckptvcs.storage.history.repository import HEADS, TAGS, CommitId, History, I
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
+    from pathlib import Path
 
 _REF_LOCK_WAIT_S: Final = 5.0
 """How long another git process may hold the lock of a ref; it needs milliseconds."""
 
-_NOTE_WINDOW_S: Final = 5.0
-"""A lock file that appeared within this time after a dead process announced it is that process's."""
+_NOTE_WINDOW_S: Final = 60.0
+"""A lock file that appeared within this time after a dead process announced it is that process's: git programs hold theirs
+for milliseconds, so the chance to meet a living one's instead is one in many thousands, and only after a kill."""
 
 
 def write_commit(
@@ -101,10 +103,23 @@ def move_ref(history: History, ref: str, *, old: CommitId | None, new: str | Non
         RefMoved: it is somewhere else by now; look again.
         LockHeld: another git process holds it and does not let go.
     """
-    note = lock.read_note()
-    lock.write_note({**note, "locks": [str(path) for path in _lock_files(history, ref)]})
-    try:
+    with announced(history, lock, ref):
         _swap(history, ref, old, new, reason)
+
+
+@contextlib.contextmanager
+def announced(history: History, lock: Lock, *refs: str) -> Iterator[None]:
+    """Say which lock files libgit2 may leave behind if this process is killed in the block.
+
+    Args:
+        history: the repository.
+        lock: our repository lock, held.
+        refs: full names of the refs that will be moved; HEAD, index and packed refs are always meant.
+    """
+    note = lock.read_note()
+    lock.write_note({**note, "locks": [str(path) for path in _lock_files(history, refs)]})
+    try:
+        yield
     finally:
         lock.write_note(note)
 
@@ -141,9 +156,9 @@ def _swap(history: History, ref: str, old: CommitId | None, new: str | None, rea
             time.sleep(0.02)
 
 
-def _lock_files(history: History, ref: str) -> list[Any]:
-    """The lock files that moving a ref may leave behind if the process dies."""
-    return [history.common_dir / f"{ref}.lock", history.git_dir / "HEAD.lock", history.common_dir / "packed-refs.lock"]
+def _lock_files(history: History, refs: tuple[str, ...]) -> list[Path]:
+    own = [history.git_dir / name for name in ("HEAD.lock", "index.lock")]
+    return [*(history.common_dir / f"{ref}.lock" for ref in refs), history.common_dir / "packed-refs.lock", *own]
 
 
 @contextlib.contextmanager
@@ -159,6 +174,10 @@ def repository_lock(history: History, *, now: float, timeout_s: float) -> Iterat
         The lock, and the note of a dead holder (empty if there was none), which is taken back when the block ends well.
     """
     folder = private_folder(history)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as err:
+        raise from_os_error(err, doing=f"write to '{history.common_dir}'") from err
     with Lock(folder / "lock", timeout_s=timeout_s) as lock:
         note, age = lock.read_note(), lock.note_age_s(now)
         if note:
@@ -175,14 +194,9 @@ def _remove_left_locks(note: Mapping[str, Any], announced: float) -> None:
                 os.unlink(name)
 
 
-def private_folder(history: History) -> Any:
-    """`.git/ckptvcs`: what is this clone's alone, and can be lost."""
-    folder = history.common_dir / "ckptvcs"
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as err:
-        raise from_os_error(err, doing=f"write to '{history.common_dir}'") from err
-    return folder
+def private_folder(history: History) -> Path:
+    """`.git/ckptvcs`: what is this clone's alone, and can be lost. It is made by the first command that writes."""
+    return history.common_dir / "ckptvcs"
 
 
 # --------------------------------------------------------------------------------------------------- branches, tags

@@ -114,8 +114,17 @@ class History:
     def configured_identity(self) -> tuple[str | None, str | None]:
         """`user.name` and `user.email` of git's configuration."""
         with git_errors("read the git configuration"):
-            config = self.repo.config
-            return tuple(config[key] if key in config else None for key in ("user.name", "user.email"))  # type: ignore[return-value]
+            return _identity_in(self.repo.config)
+
+    @staticmethod
+    def identity_of_user() -> tuple[str | None, str | None]:
+        """The same where there is no repository yet: what the user and the system have configured."""
+        for read in (pygit2.Config.get_global_config, pygit2.Config.get_xdg_config, pygit2.Config.get_system_config):
+            with contextlib.suppress(pygit2.GitError, OSError):
+                found = _identity_in(read())
+                if all(found):
+                    return found
+        return None, None
 
     # ---- names
 
@@ -161,6 +170,16 @@ class History:
                     next_step="write more of its characters",
                 ) from err
             return None
+
+    def is_branch_name(self, name: str) -> bool:
+        """Whether git allows a branch of that name."""
+        return not name.startswith("-") and name.isprintable() and pygit2.reference_is_valid_name(HEADS + name)
+
+    def is_checked_out(self, branch: str) -> bool:
+        """Whether a branch is checked out, in this worktree or a linked one."""
+        with git_errors(f"look at branch '{branch}'"):
+            found = self.repo.branches.local.get(branch)
+            return found is not None and found.is_checked_out()
 
     def branches(self) -> dict[str, CommitId]:
         """Local branches and their tips."""
@@ -261,9 +280,20 @@ class History:
             found = list(_files(tree, "", suffixes))
         yield from found
 
+    def same_outside(self, one: CommitId, other: CommitId, folder: str) -> bool:
+        """Whether two commits hold the same files, apart from those in one folder."""
+        with git_errors("compare two commits"):
+            trees = [self.repo[commit].peel(ObjectType.TREE) for commit in (one, other)]
+            return _same_outside(trees[0], trees[1], folder.split("/"))
+
     def is_shallow(self) -> bool:
         """Whether older commits are missing because the clone was made without them."""
         return self.repo.is_shallow
+
+
+def _identity_in(config: pygit2.Config) -> tuple[str | None, str | None]:
+    name, email = (config[key] if key in config else None for key in ("user.name", "user.email"))
+    return name, email
 
 
 def _commit(found: pygit2.Commit) -> Commit:
@@ -275,6 +305,16 @@ def _commit(found: pygit2.Commit) -> Commit:
         author=Identity(name=found.author.name, email=found.author.email),
         time=datetime.fromtimestamp(found.commit_time, zone),
     )
+
+
+def _same_outside(one: pygit2.Tree | None, other: pygit2.Tree | None, path: list[str]) -> bool:
+    name, *rest = path
+    entries = [{e.name: e for e in tree} if tree is not None else {} for tree in (one, other)]
+    inner = [found.pop(name, None) for found in entries]
+    if {n: e.id for n, e in entries[0].items()} != {n: e.id for n, e in entries[1].items()}:
+        return False
+    trees = [e if isinstance(e, pygit2.Tree) else None for e in inner]
+    return not rest or _same_outside(trees[0], trees[1], rest)
 
 
 def _files(tree: pygit2.Tree, prefix: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, BlobId]]:

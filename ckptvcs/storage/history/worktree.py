@@ -84,6 +84,13 @@ def follow(history: History, paths: Mapping[str, bytes], *, ignore_file: str, en
         _write(history, ignore_file, entry(text).encode("utf-8", "surrogateescape"))
 
 
+def stage(history: History, paths: Mapping[str, bytes]) -> None:
+    """Put files into the index as they were committed; the worktree has them already."""
+    with _index(history) as index:
+        for path, data in paths.items():
+            _stage(index, path, history.repo.create_blob(data))
+
+
 @contextlib.contextmanager
 def _index(history: History) -> Iterator[Any]:
     """The index, written when the block ends. Another git process may hold it for a moment."""
@@ -162,13 +169,8 @@ def refuse_unless_plain(history: History, commit: CommitId) -> None:
         )
 
 
-def switch(history: History, commit: CommitId, *, branch: str | None) -> None:
-    """Move HEAD, index and worktree to a commit, as `git checkout` does.
-
-    Args:
-        history: the repository.
-        commit: where to go.
-        branch: the branch that HEAD shall name; None detaches it.
+def update_files(history: History, commit: CommitId) -> None:
+    """Make index and worktree those of a commit, as `git checkout` does; HEAD stays.
 
     Raises:
         Unsaved: uncommitted changes would be overwritten; nothing was changed.
@@ -187,5 +189,9 @@ def switch(history: History, commit: CommitId, *, branch: str | None) -> None:
             next_step="commit them, or put them aside with 'git stash'",
             paths=sorted(conflicts.paths),
         ) from err
-    with git_errors(f"check out {commit[:10]}"):
+
+
+def set_head(history: History, commit: CommitId, *, branch: str | None) -> None:
+    """Make HEAD name a branch, or, where that is None, a commit."""
+    with git_errors(f"set HEAD to {branch or commit[:10]}"):
         history.repo.set_head(HEADS + branch if branch else pygit2.Oid(hex=commit))

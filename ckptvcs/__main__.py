@@ -1,0 +1,5 @@
+"""`python -m ckptvcs`."""
+
+from ckptvcs.cli.main import main
+
+main()

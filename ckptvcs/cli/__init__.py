@@ -1,0 +1,1 @@
+"""The command line: reads options, calls porcelain, words what comes back. It decides nothing."""

@@ -1,0 +1,118 @@
+"""`ckpt`: verbs are loaded when they are used; the one place where an error becomes text and an exit status."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import click
+
+from ckptvcs._version import VERSION
+from ckptvcs.errors import Bug, CkptvcsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Verb -> what it does, as `ckpt --help` says it; a test holds that it is the first line of the verb's own help. Listing
+# verbs must not import them.
+VERBS: Final[dict[str, dict[str, str]]] = {
+    "Begin and record": {
+        "init": "Make a ckptvcs repository out of this folder.",
+        "commit": "Make a checkpoint from a file or folder.",
+    },
+    "Look": {
+        "log": "List checkpoints, newest first.",
+        "show": "Show one checkpoint.",
+        "status": "Show how workspace and code stand to HEAD.",
+        "diff": "Show what changed between two checkpoints.",
+    },
+    "Go back and fork": {
+        "checkout": "Move HEAD and make the artifact of a revision appear.",
+        "restore": "Make the artifact of a revision appear; HEAD stays.",
+        "branch": "List, make or delete branches.",
+        "tag": "List, make or delete tags and marks.",
+        "export": "Write a checkpoint for other programs.",
+    },
+    "Upkeep": {
+        "doctor": "Say what is wrong here, and what mends it.",
+        "completion": "Print the script that completes ckpt in a shell.",
+    },
+}
+
+EPILOG: Final = """\b
+A revision is anything git knows (branch, tag, commit), the beginning of a
+checkpoint id, BRANCH@latest, BRANCH@best, BRANCH@best:METRIC or BRANCH@step:N.
+
+\b
+Exit status: 0 done, 1 a check found something, 2 usage, 10 no repository,
+11 conflict, 12 not found, 20 integrity, 30 storage, 40 format, 50 refused,
+70 a bug of ours, 130 interrupted.
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose verbs are imported when they are run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return [name for verbs in VERBS.values() for name in verbs]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command = getattr(import_module(f"ckptvcs.cli.{cmd_name}"), "command")  # noqa: B009 - mypy cannot know it
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        for title, verbs in VERBS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(verbs.items()))
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("-C", "path", metavar="PATH", default=".", help="Run as if ckpt was started in PATH.")
+@click.version_option(VERSION, prog_name="ckpt")
+@click.pass_context
+def cli(ctx: click.Context, path: str) -> None:
+    """Git for training state: every checkpoint is a DVC artifact and a git commit."""
+    ctx.obj = path
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run `ckpt` and exit with its status."""
+    as_json = "--json" in (sys.argv[1:] if args is None else args)
+    sys.exit(run(args, as_json=as_json))
+
+
+def run(args: Sequence[str] | None, *, as_json: bool) -> int:
+    """Run `ckpt` and return its status; errors are worded on stderr."""
+    from ckptvcs.cli import render
+
+    try:
+        status = cli.main(args, prog_name="ckpt", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except click.ClickException as err:
+        err.show()
+        return err.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        render.talk("interrupted")
+        return 130
+    except CkptvcsError as err:
+        render.error(err, as_json=as_json)
+        return err.exit_status
+    except BrokenPipeError:
+        sys.stderr.close()  # who reads our answer has read enough
+        return 0
+    except MemoryError:
+        raise
+    except Exception as err:  # noqa: BLE001 - whatever gets here is our fault, and must be told as such
+        bug = Bug(
+            "something went wrong that should not be possible",
+            why=f"{type(err).__name__}: {err}",
+            next_step="run it again with CKPT_DEBUG=1 and report what it prints",
+        )
+        render.error(bug, as_json=as_json)
+        if render.debugging():
+            raise
+        return bug.exit_status

@@ -1,0 +1,69 @@
+"""Options that several verbs share, and what they complete to in a shell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ckptvcs.errors import CkptvcsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ckptvcs.porcelain.repo import Repository
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def complete_revision(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Branches, tags and selectors that begin with what was typed."""
+    try:
+        history = open_repo(ctx.find_root()).history
+        branches = list(history.branches())
+        names = ["HEAD", *branches, *(tag.name for tag in history.tags())]
+        names += [f"{branch}@{selector}" for branch in branches for selector in ("latest", "best")]
+    except CkptvcsError:
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def open_repo(ctx: click.Context) -> Repository:
+    """Open the repository that `-C` names."""
+    from ckptvcs.porcelain.repo import Repository
+
+    return Repository.open(ctx.find_root().obj or ".")
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+dry_run_option = click.option("-n", "--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+track_option = click.option("--track", metavar="T", help="The track; the one of ckpt.yaml if it is not given.")
+pickle_option = click.option(
+    "--allow-pickle", is_flag=True, help="Let pickles in it run, and keep as pickle what has no exact form."
+)
+
+
+def revision_argument(name: str = "revision", *, default: str | None = None, required: bool = False) -> Callable[[F], F]:
+    """An argument that is a revision."""
+    return click.argument(
+        name,
+        metavar="REV" if required else "[REV]",
+        default=default,
+        required=required,
+        shell_complete=complete_revision,
+    )
+
+
+def pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
+    """`K=V` options as a dict.
+
+    Raises:
+        click.BadParameter: there is no `=`, or no key before it.
+    """
+    found = {}
+    for text in values:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise click.BadParameter(f"'{text}' is not of the form K=V", param_hint=option)
+        found[key] = value
+    return found

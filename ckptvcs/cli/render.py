@@ -1,0 +1,201 @@
+"""Words and numbers for people and scripts: the only module that prints. Answers to stdout, talk to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ckptvcs.paths import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from ckptvcs.domain.checkpoint import Checkpoint
+    from ckptvcs.errors import CkptvcsError
+
+_PROGRESS_AFTER_S = 1.0
+
+
+# -------------------------------------------------------------------------------------------------------------- channels
+
+
+def answer(text: str = "") -> None:
+    """Print to stdout. Colours are dropped where it is no terminal."""
+    click.echo(text)
+
+
+def answer_json(value: Any) -> None:
+    """Print one JSON document to stdout."""
+    click.echo(json.dumps(plain(value), indent=2, sort_keys=True, ensure_ascii=False))
+
+
+def talk(text: str) -> None:
+    """Print to stderr."""
+    click.echo(text, err=True)
+
+
+def debugging() -> bool:
+    """Whether the user wants to see where an error comes from."""
+    return bool(os.environ.get("CKPT_DEBUG"))  # noqa: TID251 - a face may read the environment
+
+
+def error(err: CkptvcsError, *, as_json: bool) -> None:
+    """Say what failed, why, and what to do next."""
+    if as_json:
+        document = {"error": err.kind, "what": err.what, "why": err.why, "next": err.next_step, "facts": err.facts}
+        talk(json.dumps(plain({**document, "exit": err.exit_status}), sort_keys=True))
+        return
+    talk(f"{click.style('error:', fg='red', bold=True)} {printable(err.what)}")
+    if err.why:
+        talk(f"  why:  {printable(err.why)}")
+    if err.next_step:
+        talk(f"  next: {printable(err.next_step)}")
+
+
+def note(text: str) -> None:
+    """Tell the user something that is no error."""
+    talk(f"{click.style('note:', fg='yellow')} {printable(text)}")
+
+
+# -------------------------------------------------------------------------------------------------------------- progress
+
+
+@contextlib.contextmanager
+def progress(doing: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr for what takes longer than a second; nothing where stderr is no terminal.
+
+    Args:
+        doing: what is done, such as `writing`.
+        total: bytes in all.
+
+    Yields:
+        A function to be told about bytes that are done with.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    bar = _Bar(doing, total)
+    try:
+        yield bar.advance
+    finally:
+        bar.close()
+
+
+class _Bar:
+    """A bar that appears late, so that quick commands neither flicker nor pay for importing it."""
+
+    def __init__(self, doing: str, total: int) -> None:
+        self._doing, self._total, self._done = doing, total, 0
+        self._begin = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def advance(self, nbytes: int) -> None:
+        self._done += nbytes
+        if self._bar is None and time.monotonic() - self._begin > _PROGRESS_AFTER_S:
+            self._show()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done)
+
+    def _show(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task(self._doing, total=self._total)
+        self._bar.start()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+# ---------------------------------------------------------------------------------------------------------------- values
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON's types."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, float) and value - value != 0:
+        return str(value)  # JSON has no NaN
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)
+
+
+def checkpoint_json(checkpoint: Checkpoint, names: Iterable[str] = ()) -> dict[str, Any]:
+    """What scripts want to know of a checkpoint."""
+    manifest = checkpoint.manifest
+    return {
+        "id": checkpoint.id,
+        "commit": checkpoint.commit,
+        "subject": checkpoint.subject,
+        "author": checkpoint.author,
+        "time": checkpoint.time,
+        "names": list(names),
+        "track": manifest.track,
+        "run": {"id": manifest.run.id, "name": manifest.run.name},
+        "step": manifest.step,
+        "epoch": manifest.epoch,
+        "metrics": manifest.metrics,
+        "params": manifest.params,
+        "reason": manifest.reason,
+        "grade": manifest.grade,
+        "bytes": manifest.nbytes,
+        "parents": list(manifest.parents),
+    }
+
+
+def size(nbytes: int) -> str:
+    """Bytes for people: `271.4 MB`, with decimal units as disks have."""
+    number, unit = float(nbytes), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):  # noqa: B007 - the last one is used
+        if number < 1000 or unit == "TB":
+            break
+        number /= 1000
+    return f"{nbytes} B" if unit == "B" else f"{number:.1f} {unit}"
+
+
+def number(value: Any) -> str:
+    """A metric for people."""
+    return f"{value:.6g}" if isinstance(value, float) else printable(str(value))
+
+
+def when(time_: datetime) -> str:
+    """A time for people."""
+    return time_.strftime("%Y-%m-%d %H:%M")
+
+
+def listed(values: dict[str, Any]) -> str:
+    """`loss 0.31, acc 0.9`."""
+    return ", ".join(f"{printable(name)} {number(value)}" for name, value in values.items())
+
+
+def names_text(names: Iterable[str]) -> str:
+    """Names that stand at a commit, as `git log` decorates."""
+    shown = [click.style(printable(name), fg=_colour(name), bold=True) for name in names]
+    return f"({', '.join(shown)})" if shown else ""
+
+
+def _colour(name: str) -> str:
+    return "yellow" if name.startswith("tag: ") else "cyan" if name.startswith("HEAD") else "green"
+
+
+def path_text(path: Path | str) -> str:
+    """A path, safe for a terminal."""
+    return printable(str(path))

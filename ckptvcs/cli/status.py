@@ -1,0 +1,75 @@
+"""`ckpt status`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ckptvcs.cli.options import json_option, open_repo
+
+if TYPE_CHECKING:
+    from ckptvcs.porcelain.show import Status, TrackStatus
+
+
+@click.command()
+@json_option
+@click.pass_context
+def command(ctx: click.Context, *, as_json: bool) -> None:
+    """Show how workspace and code stand to HEAD.
+
+    \b
+    Examples:
+      ckpt status
+      ckpt status --json
+    """
+    from ckptvcs.cli import render
+    from ckptvcs.porcelain import show
+
+    status = show.status(open_repo(ctx))
+    if as_json:
+        render.answer_json(_json(status))
+    else:
+        _say(status)
+
+
+def _json(status: Status) -> dict[str, Any]:
+    from ckptvcs.cli import render
+
+    tracks = {
+        track.track: {
+            "checkpoint": render.checkpoint_json(track.checkpoint),
+            "workspace": track.presence,
+            "changed": track.changed,
+        }
+        for track in status.tracks
+    }
+    return {"branch": status.branch, "head": status.head, "tracks": tracks, "code": status.code}
+
+
+def _say(status: Status) -> None:
+    from ckptvcs.cli import render
+
+    render.answer(f"On branch {status.branch}" if status.branch else f"HEAD detached at {(status.head or '')[:10]}")
+    for track in status.tracks:
+        manifest = track.checkpoint.manifest
+        step = f" step {manifest.step}" if manifest.step is not None else ""
+        render.answer(f"Track {track.track}: checkpoint {track.checkpoint.id[:10]}{step}, {manifest.grade}")
+        render.answer(f"  {_workspace(track)}")
+        for path in track.changed[:10]:
+            render.answer(f"    {render.printable(path)}")
+    if not status.tracks:
+        render.answer("No checkpoint here yet ('ckpt commit FILE' makes one)")
+    if status.code.changed:
+        render.answer(f"Code: {len(status.code.changed)} uncommitted changes; the next checkpoint records them as a patch")
+    sources = [path for path in status.code.untracked if path.endswith(".py")]
+    if sources:
+        render.answer(f"Code: not tracked by git, and so not recorded: {', '.join(map(render.printable, sources[:5]))}")
+
+
+def _workspace(track: TrackStatus) -> str:
+    if track.presence == "clean":
+        return "workspace is up to date"
+    if track.presence == "missing":
+        return "not in the workspace ('ckpt restore HEAD' puts it there)"
+    return f"{len(track.changed)} files in the workspace differ ('ckpt restore HEAD' puts it back, 'ckpt commit' keeps it)"

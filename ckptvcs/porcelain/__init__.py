@@ -1,0 +1,1 @@
+"""One module per verb: look, plan, act, report."""

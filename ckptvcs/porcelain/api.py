@@ -1,0 +1,219 @@
+"""`ckptvcs.Repo` and `ckptvcs.load`: the verbs as Python methods."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ckptvcs.errors import UsageError
+from ckptvcs.porcelain import checkout, commit, compare, exchange, incoming, load, refs, show
+from ckptvcs.porcelain.checkpoints import locate, require_checkpoint
+from ckptvcs.porcelain.describe import Options
+from ckptvcs.porcelain.init import execute as execute_init
+from ckptvcs.porcelain.init import plan_init
+from ckptvcs.porcelain.repo import Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from ckptvcs.domain.checkpoint import Checkpoint
+    from ckptvcs.porcelain.commit import Receipt
+
+
+class Repo:
+    """A ckptvcs repository.
+
+    Args:
+        path: a folder in it.
+
+    Raises:
+        NoRepository: there is none; see `Repo.init`.
+
+    Example:
+        >>> repo = ckptvcs.Repo(".")
+        >>> repo.commit({"model": model.state_dict()}, step=100, metrics={"loss": 0.3})
+        >>> state = repo.load("HEAD")
+    """
+
+    def __init__(self, path: str | Path = ".") -> None:
+        self._repo = Repository.open(path)
+
+    @classmethod
+    def init(cls, path: str | Path = ".", *, remote: str | None = None) -> Repo:
+        """Make a repository out of a folder, or complete what is missing."""
+        execute_init(plan_init(Path(path), remote=remote))
+        return cls(path)
+
+    @property
+    def root(self) -> Path:
+        """The folder that holds `.dvc` and `ckpt.yaml`."""
+        return self._repo.root
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        self._repo.close()
+
+    def __enter__(self) -> Repo:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- writing
+
+    def commit(
+        self,
+        state: Any,
+        *,
+        allow_pickle: bool = False,
+        metrics: Mapping[str, float] | None = None,
+        params: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Receipt:
+        """Commit a state, or a file or folder that holds one.
+
+        Args:
+            state: what `torch.save` would be given; or the path of a file or folder in any known format.
+            allow_pickle: keep as pickle what has no exact representation.
+            metrics: numbers that say how good it is.
+            params: hyperparameters, of JSON's types.
+            options: `message`, `track`, `branch`, `run`, `step`, `epoch`, `data`, `reason`, `seeds`, `workspace`: as on
+                the command line.
+
+        Raises:
+            UnsupportedValue: the state holds values without exact representation.
+            StorageError: the disk is full or failing; nothing was committed.
+        """
+        if isinstance(state, (str, Path)):
+            what = incoming.from_path(Path(state), allow_pickle=allow_pickle)
+        else:
+            what = incoming.from_state(state, allow_pickle=allow_pickle)
+        chosen = Options(
+            run_id=secrets.token_hex(8), metrics=check_metrics(metrics or {}), params=check_params(params or {}), **options
+        )
+        return commit.execute(self._repo, commit.plan(self._repo, what, chosen))
+
+    def checkout(self, revision: str, *, new_branch: str | None = None) -> None:
+        """Move HEAD to a revision and make its artifact appear in the workspace."""
+        checkout.execute(self._repo, checkout.plan_checkout(self._repo, revision, new_branch=new_branch))
+
+    def restore(self, revision: str, *, components: Sequence[str] = (), to: str | Path | None = None) -> None:
+        """Make the artifact of a revision appear, in the workspace or in a folder; HEAD stays."""
+        where = None if to is None else Path(to)
+        checkout.execute(self._repo, checkout.plan_restore(self._repo, revision, components=components, to=where))
+
+    def branch(self, name: str, revision: str = "HEAD") -> str:
+        """Make a branch at a revision; returns its commit."""
+        return refs.create_branch(self._repo, name, revision)
+
+    def tag(
+        self,
+        name: str,
+        revision: str = "HEAD",
+        *,
+        golden: bool = False,
+        milestone: bool = False,
+        message: str | None = None,
+    ) -> str:
+        """Tag a revision; returns the whole name of the tag."""
+        name = refs.marked_name(name, golden=golden, milestone=milestone)
+        return refs.create_tag(self._repo, name, revision, message=message).name
+
+    def export(self, revision: str, destination: str | Path, **options: Any) -> None:
+        """Write a checkpoint for other programs; `options` as for `plan_export`."""
+        exchange.execute(self._repo, exchange.plan_export(self._repo, revision, Path(destination), **options))
+
+    # ---- looking
+
+    def load(self, revision: str, components: Collection[str] | None = None, **options: Any) -> Any:
+        """Read a checkpoint into torch; see `ckptvcs.load`."""
+        return load.load(self._repo, revision, components, **options)
+
+    def log(self, revision: str = "HEAD", *, limit: int | None = None, track: str | None = None) -> list[Checkpoint]:
+        """The checkpoints that can be reached from a revision, newest first."""
+        tip = locate(self._repo, revision, track or self._repo.config.track)
+        return [entry.checkpoint for entry in show.log(self._repo, [tip], track=track, limit=limit).entries]
+
+    def show(self, revision: str = "HEAD", *, track: str | None = None) -> Checkpoint:
+        """The checkpoint that a revision means."""
+        return require_checkpoint(self._repo, revision, track or self._repo.config.track)
+
+    def diff(self, before: str, after: str, *, values: bool = False) -> compare.Compared:
+        """What changed between two checkpoints."""
+        return compare.diff(self._repo, before, after, values=values)
+
+    def status(self) -> show.Status:
+        """How the workspace stands to HEAD."""
+        return show.status(self._repo)
+
+
+def load_from(
+    revision: str,
+    components: Collection[str] | None = None,
+    *,
+    map_location: Any = None,
+    allow_pickle: bool = False,
+    repo: str | Path = ".",
+) -> Any:
+    """Read a checkpoint into torch, straight from the cache: memory-mapped, verified, without any workspace files.
+
+    Args:
+        revision: a branch, tag, commit, checkpoint id, `BRANCH@latest`, `BRANCH@best[:METRIC]` or `BRANCH@step:N`.
+        components: names or roles of the components that are wanted; None for the whole state.
+        map_location: the device for tensors; None for the CPU.
+        allow_pickle: unpickle components that only pickle could represent, which runs whatever code they contain.
+        repo: a folder in the repository.
+
+    Returns:
+        What was committed. A dict comes back as a mapping whose components are read when they are asked for.
+
+    Raises:
+        NotFound: no such revision or component.
+        IntegrityError: an object is missing or damaged.
+    """
+    repository = Repository.open(repo)
+    return load.load(repository, revision, components, map_location=map_location, allow_pickle=allow_pickle)
+
+
+def check_metrics(metrics: Mapping[str, Any]) -> dict[str, int | float | str]:
+    """Metrics as numbers.
+
+    Raises:
+        UsageError: a value is no finite number.
+    """
+    checked: dict[str, int | float | str] = {}
+    for name, value in metrics.items():
+        number = _number(value)
+        if number is None or number != number or number in (float("inf"), float("-inf")):
+            raise UsageError(
+                f"metric '{name}' cannot be {value!r}",
+                why="a metric is a finite number, so that checkpoints can be ranked by it",
+                next_step="leave it out, or give the number",
+            )
+        checked[name] = number
+    return checked
+
+
+def _number(value: Any) -> int | float | None:
+    """A Python, NumPy or torch number as a Python one."""
+    if hasattr(value, "item") and not isinstance(value, (str, bytes)):
+        value = value.item()
+    return value if type(value) in (int, float) else None
+
+
+def check_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Hyperparameters as values of JSON: what is no such value is written as text."""
+    return {str(name): _json_value(value) for name, value in params.items()}
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return check_params(value)
+    if isinstance(value, (list, tuple)):
+        return [_json_value(item) for item in value]
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if type(value) is float:
+        return value if value - value == 0 else str(value)
+    return str(value)

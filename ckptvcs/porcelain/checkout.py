@@ -1,0 +1,236 @@
+"""`checkout` and `restore`: an artifact appears in the workspace; `checkout` moves HEAD as well.
+
+Everything that can fail is looked at first: are all objects here and whole, would anything be lost, is there room. Then
+HEAD moves, then each artifact is exchanged in one step. Killed in between, HEAD is new and an artifact is old, which
+`ckpt status` says and the same command mends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ckptvcs.errors import NotFound, Refused, Unsaved, UsageError, WouldOverwrite
+from ckptvcs.paths import printable
+from ckptvcs.porcelain.checkpoints import checkpoint_at, locate, pointer_at, require_checkpoint, tracks_at
+from ckptvcs.porcelain.commit import finish_interrupted
+from ckptvcs.porcelain.describe import ref_of
+from ckptvcs.porcelain.target import check_branch_name
+from ckptvcs.storage import workspace
+from ckptvcs.storage.history import commits, worktree
+from ckptvcs.storage.workspace import Directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ckptvcs.domain.checkpoint import Checkpoint
+    from ckptvcs.porcelain.repo import Repository
+    from ckptvcs.storage.files import Lock
+    from ckptvcs.storage.history.repository import CommitId
+    from ckptvcs.storage.objects import ObjectRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """One directory to be put into a workspace."""
+
+    where: Directory
+    members: dict[str, ObjectRef]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(ref.nbytes for ref in self.members.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckoutPlan:
+    """What a checkout or restore would do."""
+
+    commit: CommitId
+    move_head: bool
+    branch: str | None
+    """The branch that HEAD shall name; None detaches it."""
+    new_branch: bool
+    placements: tuple[Placement, ...]
+    removals: tuple[Directory, ...]
+    """Artifacts of tracks that are checked out now and that the commit does not have."""
+    checkpoints: tuple[Checkpoint, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(placement.nbytes for placement in self.placements)
+
+
+# -------------------------------------------------------------------------------------------------------------- plan
+
+
+def plan_checkout(repo: Repository, revision: str, *, new_branch: str | None = None) -> CheckoutPlan:
+    """Look at everything, change nothing.
+
+    Args:
+        repo: the repository.
+        revision: where to go; the name of a branch attaches HEAD to it.
+        new_branch: make a branch of that name there and attach HEAD to it.
+
+    Raises:
+        NotFound: no such revision.
+        Unsaved: a workspace directory holds files that are saved nowhere.
+        IntegrityError: an object is missing or damaged.
+        WouldOverwrite: there is a branch `new_branch` already.
+    """
+    commit = locate(repo, revision, repo.config.track)
+    branch = revision if repo.history.tip(f"refs/heads/{revision}") is not None else None
+    if new_branch is not None:
+        check_branch_name(repo, new_branch)
+        if repo.history.tip(f"refs/heads/{new_branch}") is not None:
+            raise WouldOverwrite(f"branch '{new_branch}' exists already", next_step=f"run 'ckpt checkout {new_branch}'")
+    elif branch is not None and branch != repo.history.head_branch() and repo.history.is_checked_out(branch):
+        raise Refused(
+            f"cannot check out branch '{branch}'", why="it is checked out in another worktree", next_step="work there"
+        )
+    worktree.refuse_unless_plain(repo.history, commit)
+    head, tracks = repo.history.head(), tracks_at(repo, commit)
+    found = [checkpoint_at(repo, commit, track) for track in tracks]
+    checkpoints = tuple(checkpoint for checkpoint in found if checkpoint is not None)
+    gone = set(tracks_at(repo, head) if head else ()) - set(tracks)
+    return _checked(
+        repo,
+        CheckoutPlan(
+            commit=commit,
+            move_head=True,
+            branch=new_branch or branch,
+            new_branch=new_branch is not None,
+            placements=tuple(_placement(repo, checkpoint) for checkpoint in checkpoints),
+            removals=tuple(repo.workspace(track) for track in sorted(gone)),
+            checkpoints=checkpoints,
+        ),
+    )
+
+
+def plan_restore(
+    repo: Repository, revision: str, *, components: Sequence[str] = (), to: Path | None = None, track: str | None = None
+) -> CheckoutPlan:
+    """Look at everything, change nothing.
+
+    Args:
+        repo: the repository.
+        revision: the checkpoint to restore.
+        components: names or roles; empty for all of them.
+        to: a folder that does not exist yet (or is empty); None for the place in the workspace.
+        track: the track; None for the configured one.
+
+    Raises:
+        NotFound: no such revision or component.
+        Unsaved, WouldOverwrite: something would be lost.
+        IntegrityError: an object is missing or damaged.
+    """
+    checkpoint = require_checkpoint(repo, revision, track or repo.config.track)
+    names = [_component_name(checkpoint, name) for name in components]
+    where = repo.workspace(checkpoint.manifest.track) if to is None else _outside(to)
+    whole = _placement(repo, checkpoint, where)
+    placements: tuple[Placement, ...] = (whole,)
+    if names and to is None:
+        placements = tuple(_part(whole, name) for name in names)
+    elif names:
+        members = {m: ref for m, ref in whole.members.items() if m.partition("/")[0] in names}
+        placements = (Placement(where=where, members=members),)
+    return _checked(
+        repo,
+        CheckoutPlan(
+            commit=locate(repo, revision, checkpoint.manifest.track),
+            move_head=False,
+            branch=None,
+            new_branch=False,
+            placements=placements,
+            removals=(),
+            checkpoints=(checkpoint,),
+        ),
+    )
+
+
+def _placement(repo: Repository, checkpoint: Checkpoint, where: Directory | None = None) -> Placement:
+    pointer_at(repo, checkpoint.commit, checkpoint.manifest.track)  # type: ignore[arg-type]
+    members = {file.path: ref_of(file) for file in checkpoint.manifest.all_files()}
+    return Placement(where=where or repo.workspace(checkpoint.manifest.track), members=members)
+
+
+def _part(whole: Placement, component: str) -> Placement:
+    where = Directory(root=whole.where.root, path=f"{whole.where.path}/{component}")
+    prefix = f"{component}/"
+    return Placement(
+        where=where, members={m.removeprefix(prefix): ref for m, ref in whole.members.items() if m.startswith(prefix)}
+    )
+
+
+def _component_name(checkpoint: Checkpoint, name: str) -> str:
+    entry = checkpoint.manifest.component(name)
+    if entry is None:
+        raise NotFound(
+            f"no component '{printable(name)}' in checkpoint {checkpoint.id[:10]}",
+            why=f"it has {', '.join(c.name for c in checkpoint.manifest.components)}",
+            next_step="name one of them",
+        )
+    return entry.name
+
+
+def _outside(to: Path) -> Directory:
+    to = to.absolute()
+    if not to.parent.is_dir():
+        raise UsageError(f"cannot restore to '{to}'", why=f"there is no folder '{to.parent}'", next_step="make it first")
+    if to.is_symlink() or (to.exists() and (not to.is_dir() or any(to.iterdir()))):
+        raise WouldOverwrite(f"cannot restore to '{to}'", why="it exists already", next_step="name a folder that does not")
+    return Directory(root=to.parent.resolve(), path=to.name)
+
+
+def _checked(repo: Repository, plan: CheckoutPlan) -> CheckoutPlan:
+    for where in (*(placement.where for placement in plan.placements), *plan.removals):
+        lost = workspace.unsaved(where, repo.objects)
+        if lost:
+            shown = ", ".join(printable(m) for m in lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
+            raise Unsaved(
+                f"cannot replace '{where.path}'",
+                why=f"these files in it are saved nowhere: {shown}",
+                next_step=f"commit them with 'ckpt commit {where.path}', or move them away",
+                paths=lost,
+            )
+    return plan
+
+
+# --------------------------------------------------------------------------------------------------------------- act
+
+
+def execute(repo: Repository, plan: CheckoutPlan, progress: Callable[[int], Any] | None = None) -> None:
+    """Do what the plan says, once.
+
+    Args:
+        repo: the repository.
+        plan: from `plan_checkout` or `plan_restore`.
+        progress: told about bytes: once when they are verified, once when they are placed.
+
+    Raises:
+        IntegrityError: an object is missing or damaged; nothing was changed.
+        Unsaved: uncommitted changes stand in the way; nothing was changed.
+    """
+    tell = progress or (lambda _: None)
+    repo.objects.check((ref for p in plan.placements for ref in p.members.values()), tell)
+    with repo.dvc_lock(), repo.lock() as (lock, note):
+        finish_interrupted(repo, note)
+        if plan.move_head:
+            _move_head(repo, plan, lock)
+        for placement in plan.placements:
+            workspace.materialise(
+                placement.where, placement.members, source=repo.objects, placing=repo.placing, progress=tell
+            )
+        for where in plan.removals:
+            workspace.remove(where)
+
+
+def _move_head(repo: Repository, plan: CheckoutPlan, lock: Lock) -> None:
+    """Files first, then the branch, then HEAD: whatever is refused is refused before a name is written."""
+    with commits.announced(repo.history, lock):
+        worktree.update_files(repo.history, plan.commit)
+    if plan.new_branch and plan.branch is not None:
+        commits.create_branch(repo.history, plan.branch, plan.commit, lock=lock)
+    with commits.announced(repo.history, lock):
+        worktree.set_head(repo.history, plan.commit, branch=plan.branch)

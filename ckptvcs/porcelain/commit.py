@@ -1,0 +1,383 @@
+"""`commit`: a state goes in, a DVC artifact and a git commit come out.
+
+Order of effects: objects, then the directory object, then manifest and pointer as git objects, then the branch, then index
+and worktree. A name is written only after all it names is durable (inv. 1); killed anywhere in between, the next command
+finds the old checkpoint or the new one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from ckptvcs.domain import manifest as manifests
+from ckptvcs.domain.checkpoint import CheckpointId, check_track
+from ckptvcs.domain.provenance import Code, DataEntry, Environment, Provenance, without_secrets
+from ckptvcs.errors import CkptvcsError, RefMoved, Refused, StorageError
+from ckptvcs.formats import artifact, tree_file
+from ckptvcs.paths import check_paths
+from ckptvcs.porcelain import capture, checkpoints, incoming
+from ckptvcs.porcelain.describe import Description, Options, commit_message, describe, pointer_bytes, ref_of
+from ckptvcs.porcelain.target import Place, Target, find_place, find_target
+from ckptvcs.storage import dvc, workspace
+from ckptvcs.storage.history import commits, worktree
+from ckptvcs.storage.history.repository import CommitId
+from ckptvcs.storage.objects import NewObject, ObjectName, ObjectRef
+from ckptvcs.storage.verified import verified_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from ckptvcs.porcelain.incoming import Incoming
+    from ckptvcs.porcelain.repo import Repository
+    from ckptvcs.storage.files import Lock
+
+_ATTEMPTS: Final = 50
+"""How often a commit is tried again because another git program moved the branch; ckptvcs itself takes turns."""
+
+_MAX_IGNORE: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Custody:
+    """Code and environment, which a training process takes down once, when it starts."""
+
+    code: Code
+    patch: bytes
+    environment: Environment
+
+    @property
+    def commit(self) -> CommitId | None:
+        return CommitId(self.code.commit) if self.code.commit else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitPlan:
+    """What a commit would do."""
+
+    target: Target
+    track: str
+    files: tuple[artifact.PlannedFile, ...]
+    known: Mapping[str, ObjectRef]
+    """Files whose object is there already and healthy, by path."""
+    incoming: Incoming
+    options: Options
+    custody: Custody
+    data: tuple[DataEntry, ...]
+
+    @property
+    def new_bytes(self) -> int:
+        return sum(file.nbytes for file in self.files if file.path not in self.known)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(file.nbytes for file in self.files)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What a commit did."""
+
+    id: CheckpointId
+    commit: CommitId
+    branch: str
+    manifest: manifests.Manifest
+    new_bytes: int
+    """Bytes of new objects."""
+    notes: tuple[str, ...]
+
+
+# -------------------------------------------------------------------------------------------------------------- plan
+
+
+def take_custody(repo: Repository) -> Custody:
+    """Take down code and environment as they are now."""
+    captured = capture.code(repo)
+    return Custody(code=captured.code, patch=captured.patch, environment=capture.environment())
+
+
+def plan(repo: Repository, what: Incoming, options: Options, custody: Custody | None = None) -> CommitPlan:
+    """Look at everything, change nothing. `--dry-run` prints what this returns.
+
+    Args:
+        repo: the repository.
+        what: the state.
+        options: what the user said.
+        custody: code and environment, where they were taken down before.
+
+    Raises:
+        UsageError, Refused: the request cannot be followed.
+    """
+    track = check_track(options.track or repo.config.track)
+    target = find_target(repo, options.branch, options.run)
+    custody = custody or take_custody(repo)
+    parent = repo.history.tip(target.ref) or custody.commit
+    outputs = capture.tracked_outputs(repo, parent)
+    _refuse_taken(repo, track, outputs)
+    files = _plan_files(what, custody, _parent_trees(repo, parent, track) if parent else {})
+    _refuse_hidden(repo, track, files)
+    return CommitPlan(
+        target=target,
+        track=track,
+        files=files,
+        known=_known(repo, files),
+        incoming=what,
+        options=options,
+        custody=custody,
+        data=capture.data(outputs, options.data, dict(options.versions)),
+    )
+
+
+def _refuse_taken(repo: Repository, track: str, outputs: Sequence[dvc.Output]) -> None:
+    path = repo.track_path(track)
+    dvc.refuse_overlap(path, outputs)
+    head = repo.history.head()
+    if head and repo.history.is_folder(head, repo.git_path(path)):
+        raise Refused(
+            f"cannot keep track '{track}' in '{path}'",
+            why="git itself tracks files in that folder",
+            next_step=f"run 'git rm -r --cached {path}' and commit, or set another 'directory' in ckpt.yaml",
+        )
+
+
+def _refuse_hidden(repo: Repository, track: str, files: Sequence[artifact.PlannedFile]) -> None:
+    folder = repo.track_path(track)
+    hidden = dvc.ignored_paths(repo.root, [f"{folder}/{file.path}" for file in files])
+    if hidden:
+        raise Refused(
+            f"cannot commit to track '{track}'",
+            why=f"a .dvcignore hides '{hidden[0]}'{f' and {len(hidden) - 1} more' if len(hidden) > 1 else ''} from DVC",
+            next_step=f"add '!{folder}/**' to .dvcignore",
+        )
+
+
+def _parent_trees(repo: Repository, commit: CommitId, track: str) -> dict[str, tree_file.TreeFile]:
+    """The tables of the parent checkpoint, as far as the cache has them: they steer the layout and nothing else."""
+    trees: dict[str, tree_file.TreeFile] = {}
+    try:
+        parent = checkpoints.checkpoint_at(repo, commit, track)
+        for component in parent.manifest.components if parent else ():
+            path = f"{component.name}/{tree_file.NAME}"
+            entry = next((file for file in component.files if file.path == path), None)
+            if entry is not None and repo.objects.store.nbytes(ObjectName(entry.md5)) is not None:
+                data = verified_bytes(repo.objects.store, ref_of(entry), limit=tree_file.MAX_BYTES)
+                trees[component.name] = tree_file.from_bytes(data, file=path)
+    except CkptvcsError:
+        # A damaged parent must not stop the next save: without its layout this one is laid out afresh.
+        return trees
+    return trees
+
+
+def _plan_files(
+    what: Incoming, custody: Custody, parent: Mapping[str, tree_file.TreeFile]
+) -> tuple[artifact.PlannedFile, ...]:
+    """Shards and trees; and what is no tensor: pickled components, files kept as they are, the patch of the code."""
+    digests = artifact.digests(what.components)
+    contents: dict[str, Path | bytes] = dict(what.files)
+    contents |= {incoming.pickle_path(name): data for name, (_, data) in what.pickled.items()}
+    if custody.patch:
+        contents[capture.PATCH_FILE] = custody.patch
+    files = artifact.plan_files(what.components, digests, parent=parent, hints=what.hints)
+    for path, content in sorted(contents.items()):
+        size = incoming.file_size(content)
+        files.append(artifact.PlannedFile(path=path, nbytes=size, chunks=_chunks_of(content)))
+    check_paths(file.path for file in files)
+    return tuple(files)
+
+
+def _chunks_of(content: Path | bytes) -> Callable[[], Iterator[bytes]]:
+    def chunks() -> Iterator[bytes]:
+        if isinstance(content, bytes):
+            yield content
+            return
+        with content.open("rb") as file:
+            while piece := file.read(1 << 20):
+                yield piece
+
+    return chunks
+
+
+def _known(repo: Repository, files: Sequence[artifact.PlannedFile]) -> dict[str, ObjectRef]:
+    """Files whose bytes are stored already. The index only says where to look; the object is checked."""
+    found = repo.objects.index.find(file.key for file in files if file.key)
+    return {
+        file.path: found[file.key]
+        for file in files
+        if file.key in found and found[file.key].nbytes == file.nbytes and repo.objects.is_healthy(found[file.key])
+    }
+
+
+# --------------------------------------------------------------------------------------------------------------- act
+
+
+def execute(repo: Repository, plan: CommitPlan, progress: Callable[[int], Any] = lambda nbytes: None) -> Receipt:
+    """Do what the plan says, once.
+
+    Args:
+        repo: the repository.
+        plan: from `plan`.
+        progress: told about bytes that are written.
+
+    Raises:
+        StorageError: the disk is full, read-only or failing; nothing was committed.
+        Conflict: another process holds a lock, or the source changed meanwhile; nothing was committed.
+    """
+    refs = _store(repo, plan, progress)
+    directory = _store_directory(repo, refs)
+    with repo.dvc_lock(), repo.lock() as (lock, note):
+        finish_interrupted(repo, note)
+        dvc.refuse_while_writing(repo.root, repo.track_path(plan.track))
+        _restore_missing(repo, plan, refs)
+        commit, description = _commit(repo, plan, refs, directory, lock)
+    notes = list(plan.incoming.notes)
+    if plan.target.checked_out and plan.options.workspace and repo.config.checkout.on_commit:
+        notes.extend(_into_workspace(repo, plan, refs))
+    return Receipt(
+        id=description.id,
+        commit=commit,
+        branch=plan.target.branch,
+        manifest=description.manifest,
+        new_bytes=plan.new_bytes,
+        notes=tuple(notes),
+    )
+
+
+def _store(repo: Repository, plan: CommitPlan, progress: Callable[[int], Any]) -> dict[str, ObjectRef]:
+    new = [file for file in plan.files if file.path not in plan.known]
+    stored = repo.objects.store.put([NewObject(file.chunks, file.nbytes) for file in new], progress)
+    plan.incoming.check_unchanged()
+    repo.objects.note(stored)
+    repo.objects.index.remember((file.key, ref) for file, ref in zip(new, stored, strict=True) if file.key)
+    return {**plan.known, **{file.path: ref for file, ref in zip(new, stored, strict=True)}}
+
+
+def _store_directory(repo: Repository, refs: Mapping[str, ObjectRef]) -> ObjectName:
+    data = dvc.directory_bytes({path: ref.name for path, ref in refs.items()})
+    return repo.objects.store.put([NewObject(lambda: [data], len(data), dvc.DIR_SUFFIX)])[0].name
+
+
+def _restore_missing(repo: Repository, plan: CommitPlan, refs: Mapping[str, ObjectRef]) -> None:
+    """Look once more, now that DVC is locked out: a `dvc gc` may have run since the objects were stored."""
+    store = repo.objects.store
+    gone = [file for file in plan.files if store.nbytes(refs[file.path].name) != refs[file.path].nbytes]
+    if gone:
+        store.put([NewObject(file.chunks, file.nbytes) for file in gone])
+        plan.incoming.check_unchanged()
+    _store_directory(repo, refs)
+
+
+def _commit(
+    repo: Repository, plan: CommitPlan, refs: Mapping[str, ObjectRef], directory: ObjectName, lock: Lock
+) -> tuple[CommitId, Description]:
+    """Write commits until one gets onto the branch: each try looks anew where the branch is."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        place = find_place(repo, plan.target, plan.custody.commit)
+        description = _describe(repo, plan, refs, place)
+        ours = {
+            repo.pointer_path(plan.track): pointer_bytes(description, directory, repo.config.remote),
+            repo.manifest_path(plan.track): description.data,
+        }
+        commit = _write(repo, plan, place, description, ours)
+        try:
+            with _following(repo, plan, commit, ours, lock):
+                commits.move_ref(repo.history, plan.target.ref, old=place.tip, new=commit, reason="ckpt commit", lock=lock)
+        except RefMoved:
+            if attempt == _ATTEMPTS:
+                raise
+        else:
+            return commit, description
+    raise AssertionError("unreachable")
+
+
+def _describe(repo: Repository, plan: CommitPlan, refs: Mapping[str, ObjectRef], place: Place) -> Description:
+    before = place.tip or place.base
+    provenance = Provenance(
+        code=plan.custody.code,
+        data=plan.data,
+        environment=plan.custody.environment,
+        seeds=dict(plan.options.seeds),
+        command=without_secrets(plan.options.command),
+    )
+    return describe(
+        plan.incoming,
+        plan.options,
+        refs,
+        track=plan.track,
+        branch=plan.target.branch,
+        provenance=provenance,
+        parent=checkpoints.checkpoint_at(repo, before, plan.track) if before else None,
+        now=repo.now(),
+    )
+
+
+def _write(
+    repo: Repository, plan: CommitPlan, place: Place, description: Description, ours: Mapping[str, bytes]
+) -> CommitId:
+    """Write the commit object; no ref names it yet."""
+    ignore = repo.ignore_path()
+    blob = repo.history.blob_id(place.base, ignore) if place.base else None
+    old = place.carried.get(ignore) or (repo.history.blob(blob, limit=_MAX_IGNORE) if blob else b"")
+    ignored = dvc.with_ignored(old.decode("utf-8", "surrogateescape"), plan.track).encode("utf-8", "surrogateescape")
+    return commits.write_commit(
+        repo.history,
+        base=place.base,
+        parents=place.parents,
+        changes={**place.carried, **ours, ignore: ignored},
+        message=commit_message(plan.options.message, description),
+        identity=repo.identity,
+        when=repo.now(),
+    )
+
+
+# ---------------------------------------------------------------------------------------------- index and worktree follow
+
+
+class _following:  # noqa: N801 - reads as a statement
+    """If the branch is checked out: leave a note, let the block move the branch, then make index and worktree follow."""
+
+    def __init__(self, repo: Repository, plan: CommitPlan, commit: CommitId, ours: Mapping[str, bytes], lock: Lock) -> None:
+        self._repo, self._plan, self._commit, self._ours, self._lock = repo, plan, commit, ours, lock
+
+    def __enter__(self) -> None:
+        if self._plan.target.checked_out:
+            note = {"ref": self._plan.target.ref, "commit": self._commit, "track": self._plan.track}
+            self._lock.write_note({"follow": note})
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self._plan.target.checked_out:
+            _follow(self._repo, self._plan.track, self._ours)
+        self._lock.write_note({})
+
+
+def _follow(repo: Repository, track: str, ours: Mapping[str, bytes]) -> None:
+    ignored = repo.ignore_path()
+    worktree.follow(repo.history, ours, ignore_file=ignored, entry=lambda text: dvc.with_ignored(text, track))
+
+
+def finish_interrupted(repo: Repository, note: Mapping[str, Any]) -> None:
+    """Finish what a process was killed at: its branch has moved, but index and worktree have not followed."""
+    follow = note.get("follow")
+    head, branch = repo.history.head(), repo.history.head_branch()
+    if not isinstance(follow, dict) or head is None or branch is None:
+        return
+    if (follow.get("ref"), follow.get("commit")) != (f"refs/heads/{branch}", head):
+        return  # it died before the branch moved, or somebody moved on since
+    track = check_track(str(follow.get("track")))
+    paths = (repo.pointer_path(track), repo.manifest_path(track))
+    blobs = {path: repo.history.blob_id(head, path) for path in paths}
+    _follow(repo, track, {path: repo.history.blob(blob, limit=manifests.MAX_BYTES) for path, blob in blobs.items() if blob})
+
+
+def _into_workspace(repo: Repository, plan: CommitPlan, refs: Mapping[str, ObjectRef]) -> list[str]:
+    """Put the artifact where its pointer says it is; returns what the user should know. The commit stands in any case."""
+    where = repo.workspace(plan.track)
+    committed = {str(path) for path in plan.incoming.watched}
+    try:
+        lost = [member for member in workspace.unsaved(where, repo.objects) if where.absolute(member) not in committed]
+        if lost:
+            return [f"'{where.path}' was left as it is: it holds files that are saved nowhere ({', '.join(lost[:3])})"]
+        workspace.materialise(where, refs, source=repo.objects, placing=repo.placing)
+    except StorageError as err:
+        return [f"'{where.path}' could not be updated ({err}); run 'ckpt restore HEAD' later"]
+    return []

@@ -1,0 +1,138 @@
+"""Where configuration comes from: `ckpt.yaml`, and the environment, which nothing below reads."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ckptvcs.errors import BadConfig, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ckptvcs.domain.policy import Config
+    from ckptvcs.storage.history.repository import Identity
+
+FILE: Final = "ckpt.yaml"
+_MAX_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the environment of this process says."""
+
+    variables: Mapping[str, str]
+    privileged: bool
+    """Whether we are root."""
+
+    @property
+    def dvc_files(self) -> tuple[Path, ...]:
+        """DVC's configuration files of the system and the user."""
+        import platformdirs
+
+        system = self.variables.get("DVC_SYSTEM_CONFIG_DIR") or platformdirs.site_config_dir("dvc", "iterative")
+        user = self.variables.get("DVC_GLOBAL_CONFIG_DIR") or platformdirs.user_config_dir("dvc", "iterative")
+        return Path(system) / "config", Path(user) / "config"
+
+    def identity(self, configured: tuple[str | None, str | None]) -> Identity:
+        """Who makes commits: git's environment variables, else what git's configuration says.
+
+        Raises:
+            UsageError: neither says it.
+        """
+        from ckptvcs.storage.history.repository import Identity
+
+        name, email = configured
+        name = self.variables.get("GIT_AUTHOR_NAME") or self.variables.get("GIT_COMMITTER_NAME") or name
+        email = self.variables.get("GIT_AUTHOR_EMAIL") or self.variables.get("GIT_COMMITTER_EMAIL") or email
+        if not name or not email:
+            raise UsageError(
+                "git does not know who you are",
+                why="neither 'user.name' and 'user.email' nor GIT_AUTHOR_NAME and GIT_AUTHOR_EMAIL are set",
+                next_step="run: git config --global user.name 'Your Name' && git config --global user.email you@example.com",
+            )
+        # git forbids these characters too; they would change the meaning of a commit object.
+        return Identity(name=_clean(name), email=_clean(email))
+
+
+def _clean(text: str) -> str:
+    return "".join(c for c in text if c not in "<>\n\0").strip() or "unknown"
+
+
+def surroundings() -> Surroundings:
+    """Look at the environment of this process."""
+    return Surroundings(variables=dict(os.environ), privileged=os.geteuid() == 0)  # noqa: TID251 - this is the place
+
+
+# ----------------------------------------------------------------------------------------------------------- ckpt.yaml
+
+
+@cache
+def defaults() -> Config:
+    """What holds where there is no `ckpt.yaml`."""
+    from ckptvcs.domain.policy import Config
+
+    return Config()
+
+
+def read_config(root: Path) -> Config:
+    """Read `ckpt.yaml` of a repository; the defaults where there is none.
+
+    Raises:
+        BadConfig: a key or value is wrong; the error names its line.
+    """
+    path = root / FILE
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return defaults()
+    except OSError as err:
+        raise BadConfig(f"cannot read '{path}'", why=str(err.strerror).lower()) from err
+    if len(data) > _MAX_BYTES:
+        raise BadConfig(f"cannot read '{path}'", why=f"it has {len(data)} bytes, at most {_MAX_BYTES} are read")
+    return _parse(data.decode("utf-8", "replace"), path)
+
+
+def _parse(text: str, path: Path) -> Config:
+    import yaml
+    from pydantic import ValidationError
+
+    from ckptvcs.domain.policy import Config
+
+    try:
+        document = yaml.safe_load(text)
+        return Config.model_validate({} if document is None else document)
+    except yaml.YAMLError as err:
+        mark = getattr(err, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(err, "problem", None) or str(err)
+        raise BadConfig(f"cannot read '{path}'{line}", why=problem, next_step="mend that line") from err
+    except ValidationError as err:
+        first = err.errors()[0]
+        line = _line_of(text, first["loc"])
+        key = ".".join(map(str, first["loc"]))
+        raise BadConfig(
+            f"cannot use '{path}'{f', line {line}' if line else ''}",
+            why=f"'{key}': {first['msg']}" if key else first["msg"],
+            next_step="see docs/reference/configuration.md for what may stand there",
+            key=key,
+            line=line,
+        ) from err
+
+
+def _line_of(text: str, location: tuple[Any, ...]) -> int | None:
+    """The line, from 1, of a key given by its path."""
+    import yaml
+
+    node, line = yaml.compose(text, yaml.SafeLoader), None
+    for part in location:
+        if not isinstance(node, yaml.MappingNode):
+            break
+        for key, value in node.value:
+            if key.value == part:
+                node, line = value, key.start_mark.line + 1
+                break
+    return line

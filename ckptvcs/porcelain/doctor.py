@@ -1,0 +1,201 @@
+"""`doctor`: what is wrong with this repository or environment, and the command that mends it. It changes nothing itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Final
+
+from ckptvcs.errors import CkptvcsError, NoRepository
+from ckptvcs.porcelain.checkpoints import checkpoint_at, pointer_at, tracks_at
+from ckptvcs.porcelain.describe import ref_of
+from ckptvcs.porcelain.repo import Repository
+from ckptvcs.storage import dvc, files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+_LOW_SPACE: Final = 0.05
+"""Below this share of free space the next save may be the one that does not fit."""
+
+_OLD_S: Final = 600.0
+"""A git lock file older than this belongs to no living git command, unless an editor was left open."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong: what, why it matters, and what to do."""
+
+    what: str
+    why: str
+    next_step: str
+
+
+def examine(start: Path) -> list[Finding]:
+    """Look at everything, change nothing.
+
+    Args:
+        start: a folder in the repository.
+
+    Returns:
+        What was found, worst first; empty if all is well.
+    """
+    found = list(_programs())
+    try:
+        repo = Repository.open(start)
+    except NoRepository as err:
+        return [*found, Finding(what=str(err.what), why=err.why, next_step=err.next_step)]
+    for check in _CHECKS:
+        try:
+            found.extend(check(repo))
+        except CkptvcsError as err:
+            found.append(Finding(what=err.what, why=err.why, next_step=err.next_step))
+    return found
+
+
+def _programs() -> Iterator[Finding]:
+    try:
+        version = metadata.version("dvc")
+    except metadata.PackageNotFoundError:
+        yield Finding(what="DVC is not installed", why="pushing and pulling needs it", next_step="pip install 'dvc>=3.50,<4'")
+        return
+    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < (3, 50):
+        yield Finding(what=f"DVC {version} is too old", why="3.50 is the oldest that is tested", next_step="pip install -U dvc")
+
+
+def _identity(repo: Repository) -> Iterator[Finding]:
+    repo.identity  # noqa: B018 - raises, with what to do
+    yield from ()
+
+
+def _configuration(repo: Repository) -> Iterator[Finding]:
+    repo.config  # noqa: B018 - raises, with the line that is wrong
+    config = repo.dvc_config
+    if config.hardlink_lock:
+        yield Finding(
+            what="DVC's 'core.hardlink_lock' is set",
+            why="ckptvcs uses flock and would not see DVC's locks",
+            next_step="dvc config --unset core.hardlink_lock, where the file system supports flock",
+        )
+    name = repo.config.remote
+    if name is not None and name not in config.remotes:
+        yield Finding(
+            what=f"ckpt.yaml names remote '{name}', which DVC does not know",
+            why="'dvc push' and 'dvc pull' would fail for every checkpoint",
+            next_step=f"dvc remote add {name} URL",
+        )
+    for remote, options in config.remotes.items():
+        bad = [key for key in ("version_aware", "worktree") if str(options.get(key, "")).lower() == "true"]
+        if bad:
+            yield Finding(
+                what=f"remote '{remote}' is {bad[0]}",
+                why="'dvc push' to it rewrites pointers in a form that names no objects",
+                next_step=f"dvc remote modify {remote} {bad[0]} false, or use another remote for checkpoints",
+            )
+
+
+def _links(repo: Repository) -> Iterator[Finding]:
+    if repo.config.checkout.link == "hardlink" and repo.around.privileged:
+        yield Finding(
+            what="checkouts are hard-linked, and you are root",
+            why="root writes through the mode of a file: a program that opens a checkpoint for writing changes the cache",
+            next_step="set 'checkout: {link: auto}' in ckpt.yaml, or never work as root",
+        )
+
+
+def _ignored(repo: Repository) -> Iterator[Finding]:
+    track = repo.track_path(repo.config.track)
+    names = [f"{track}/model/{name}" for name in ("tree.json", "a.safetensors", "config.json")]
+    for path in dvc.ignored_paths(repo.root, names):
+        yield Finding(
+            what=f"a .dvcignore hides files such as '{path}'",
+            why="DVC would leave them out of checkpoints",
+            next_step=f"add '!{repo.config.directory}/**' to .dvcignore",
+        )
+
+
+def _space(repo: Repository) -> Iterator[Finding]:
+    cache = repo.dvc_config.cache_dir
+    there = next(p for p in (cache, *cache.parents) if p.exists())
+    if not os.access(there, os.W_OK):
+        yield Finding(what=f"the cache '{there}' cannot be written", why="no commit can succeed", next_step="change its owner or mode")
+    usage = shutil.disk_usage(there)
+    if usage.free < _LOW_SPACE * usage.total:
+        yield Finding(
+            what=f"{usage.free >> 20} MiB are free on the disk of the cache",
+            why="the next save may not fit; it would fail cleanly, but it would fail",
+            next_step="remove what is not needed, or move 'cache.dir' with 'dvc cache dir PATH'",
+        )
+
+
+def _left_overs(repo: Repository) -> Iterator[Finding]:
+    now = repo.now().timestamp()
+    common = repo.history.common_dir
+    candidates = [repo.history.git_dir / "index.lock", repo.history.git_dir / "HEAD.lock", common / "packed-refs.lock"]
+    for path in [*candidates, *sorted((common / "refs").rglob("*.lock"))]:
+        try:
+            age = now - path.stat().st_mtime
+        except OSError:
+            continue
+        if age > _OLD_S:
+            yield Finding(
+                what=f"'{path}' was left behind by a git program that died",
+                why=f"it is {int(age / 60)} minutes old; as long as it is there, git cannot write",
+                next_step=f"make sure that no git program is running, then: rm '{path}'",
+            )
+    damaged = sorted(repo.objects.store.root.glob(f"{files.PREFIX}damaged-*"))
+    if damaged:
+        yield Finding(
+            what=f"{len(damaged)} damaged objects were put aside in the cache",
+            why="their bytes were not what their names say; sound copies took their places",
+            next_step=f"check the disk, then: rm '{damaged[0].parent}/{files.PREFIX}damaged-'*",
+        )
+
+
+def _head(repo: Repository) -> Iterator[Finding]:
+    """The checkpoints that are checked out: pointer and manifest fit, objects are here and of the right size."""
+    head = repo.history.head()
+    for track in tracks_at(repo, head) if head else ():
+        checkpoint = checkpoint_at(repo, head, track) if head else None
+        if checkpoint is None or head is None:
+            continue
+        pointer_at(repo, head, track)
+        wanted = [ref_of(file) for file in checkpoint.manifest.all_files()]
+        gone = [ref for ref in wanted if repo.objects.store.nbytes(ref.name) is None]
+        wrong = [ref for ref in wanted if repo.objects.store.nbytes(ref.name) not in (None, ref.nbytes)]
+        if gone:
+            yield Finding(
+                what=f"{len(gone)} of {len(wanted)} objects of '{track}' are not in the cache",
+                why=f"checkpoint {checkpoint.id[:10]} cannot be loaded or restored here",
+                next_step="dvc pull" if repo.dvc_config.remotes else "copy the cache from the machine that has it",
+            )
+        if wrong:
+            yield Finding(
+                what=f"{len(wrong)} objects of '{track}' have the wrong size",
+                why="DVC would not notice and push them on",
+                next_step=f"rm '{repo.objects.store.path(wrong[0].name)}' && dvc pull",
+            )
+
+
+def _shallow(repo: Repository) -> Iterator[Finding]:
+    if repo.history.is_shallow():
+        yield Finding(
+            what="this clone is shallow",
+            why="older checkpoints are not known here",
+            next_step="git fetch --unshallow",
+        )
+
+
+_CHECKS: Final[tuple[Callable[[Repository], Iterator[Finding]], ...]] = (
+    _identity,
+    _configuration,
+    _head,
+    _left_overs,
+    _ignored,
+    _links,
+    _space,
+    _shallow,
+)

@@ -1,0 +1,187 @@
+"""`load`: a checkpoint as a state in memory, straight from the cache; no workspace files are needed.
+
+Tensors look into a private map of the objects: nothing is read before it is used, writing to a tensor does not touch the
+cache. Every object is verified against its BLAKE3 before it is handed out; one that did not change since it was last
+verified is not read again for that.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ckptvcs.errors import FormatError, NotFound, Refused
+from ckptvcs.formats.artifact import PICKLE
+from ckptvcs.formats.components import EXTRA
+from ckptvcs.formats.reading import Artifact, Assembler, NeutralBuilder
+from ckptvcs.formats.tree.decode import Builder
+from ckptvcs.porcelain.checkpoints import require_checkpoint
+from ckptvcs.porcelain.describe import ref_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from ckptvcs.domain.checkpoint import Checkpoint
+    from ckptvcs.domain.manifest import ComponentEntry, FileEntry
+    from ckptvcs.porcelain.repo import Repository
+
+
+class State(Mapping[str, Any]):
+    """A state whose components are read when they are asked for.
+
+    It is a mapping like the dict that was committed: same keys, same order. `dict(state)` reads everything.
+    """
+
+    def __init__(self, root: dict[str, Any]) -> None:
+        self._root = root
+
+    def __getitem__(self, key: str) -> Any:
+        value = self._root[key]
+        if isinstance(value, _Pending):
+            value = self._root[key] = value.read()
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._root)
+
+    def __len__(self) -> int:
+        return len(self._root)
+
+    def __repr__(self) -> str:
+        return f"<ckptvcs state of {', '.join(map(str, self._root))}>"
+
+
+class _Pending:
+    """A component that was not read yet."""
+
+    def __init__(self, read: Callable[[], Any]) -> None:
+        self.read = read
+
+
+def load(
+    repo: Repository,
+    revision: str,
+    components: Collection[str] | None = None,
+    *,
+    map_location: Any = None,
+    allow_pickle: bool = False,
+    copy: bool = False,
+    track: str | None = None,
+) -> Any:
+    """Read a checkpoint into torch.
+
+    Args:
+        repo: the repository.
+        revision: any revision; see `docs/reference/revisions.md`.
+        components: names or roles of the components that are wanted; None for the whole state.
+        map_location: the device for tensors; None for the CPU.
+        allow_pickle: unpickle components that only pickle could represent, which runs whatever code they contain.
+        copy: give tensors memory of their own instead of looking into the cache.
+        track: the track; None for the configured one.
+
+    Returns:
+        What was committed. A dict comes back as a `State`, whose components are read when they are asked for.
+
+    Raises:
+        NotFound: no such revision or component.
+        IntegrityError: an object is missing or damaged.
+        Refused: a component is a pickle and `allow_pickle` is not set.
+    """
+    checkpoint = require_checkpoint(repo, revision, track or repo.config.track)
+    from ckptvcs.formats import torch_state
+
+    def make(assembler: Assembler, name: str) -> Builder:
+        return torch_state.TensorBuilder(assembler, name, copy=copy, device=map_location)
+
+    return Reading(repo, checkpoint, make, allow_pickle=allow_pickle).state(components)
+
+
+def open_component_file(repo: Repository, checkpoint: Checkpoint) -> Callable[[str], Any]:
+    """A function that gives the bytes of a file of a checkpoint, by its path in the artifact, verified."""
+    return Reading(repo, checkpoint, NeutralBuilder).open
+
+
+class Reading:
+    """A checkpoint while it is read.
+
+    Args:
+        repo: the repository.
+        checkpoint: what to read.
+        make_builder: makes the builder for the tree of a component.
+        allow_pickle: see `load`.
+    """
+
+    def __init__(
+        self,
+        repo: Repository,
+        checkpoint: Checkpoint,
+        make_builder: Callable[[Assembler, str], Builder],
+        *,
+        allow_pickle: bool = False,
+    ) -> None:
+        self._repo = repo
+        self._checkpoint = checkpoint
+        self._manifest = checkpoint.manifest
+        self._files = {file.path: file for file in self._manifest.all_files()}
+        self._allow_pickle = allow_pickle
+        names = [c.name for c in self._manifest.components if c.encoding == "tree"]
+        self._assembler = Assembler(Artifact(names, self.open), make_builder)
+
+    def state(self, wanted: Collection[str] | None) -> Any:
+        """The whole state, or a state of the wanted components alone."""
+        if wanted is not None:
+            entries = [self._find(name) for name in wanted]
+            return State({entry.name: _Pending(lambda e=entry: self._read(e)) for entry in entries})
+        extra = next((c for c in self._manifest.components if c.name == EXTRA), None)
+        if extra is None:
+            return State({c.name: _Pending(lambda e=c: self._read(e)) for c in self._manifest.components})
+        return self._rooted(extra)
+
+    def _rooted(self, extra: ComponentEntry) -> Any:
+        """The state that hangs from the root tree in `extra`."""
+        root = self._read(extra)
+        if extra.encoding == "pickle" and isinstance(root, dict) and set(root) == {"order", "rest"}:
+            parts = {c.name: _Pending(lambda e=c: self._read(e)) for c in self._manifest.components if c.name != EXTRA}
+            return State({key: parts[key] if key in parts else root["rest"][key] for key in root["order"]})
+        return State(root) if type(root) is dict else root
+
+    def _find(self, name: str) -> ComponentEntry:
+        entry = self._manifest.component(name)
+        if entry is None:
+            raise NotFound(
+                f"no component '{name}' in checkpoint {self._checkpoint.id[:10]}",
+                why=f"it has {', '.join(f'{c.name} ({c.role})' for c in self._manifest.components)}",
+                next_step="name one of them",
+            )
+        return entry
+
+    def _read(self, entry: ComponentEntry) -> Any:
+        self._repo.objects.check(ref_of(file) for file in entry.files)
+        if entry.encoding == "pickle":
+            return self._unpickle(entry)
+        return self._assembler.component(entry.name)
+
+    def _unpickle(self, entry: ComponentEntry) -> Any:
+        if not self._allow_pickle:
+            raise Refused(
+                f"cannot load component '{entry.name}'",
+                why="it is a pickle, and loading it runs whatever code is in it",
+                next_step="pass allow_pickle=True (or --allow-pickle) if you trust who made it",
+            )
+        from ckptvcs.formats import torch_state
+
+        return torch_state.read_trusted(self._repo.objects.store.path(ref_of(self._file(f"{entry.name}/{PICKLE}")).name))
+
+    def _file(self, path: str) -> FileEntry:
+        entry = self._files.get(path)
+        if entry is None:
+            raise FormatError(f"cannot read '{path}'", why="the manifest does not list it", next_step="run 'ckpt doctor'")
+        return entry
+
+    def open(self, path: str) -> Any:
+        """A private, writable map of a verified object."""
+        ref = ref_of(self._file(path))
+        self._repo.objects.check([ref])
+        with self._repo.objects.store.open(ref.name) as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if ref.nbytes else bytearray()

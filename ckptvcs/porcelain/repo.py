@@ -1,0 +1,140 @@
+"""A repository: git history, DVC cache, configuration and clock in one object. Verbs get it; they open nothing themselves."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timezone
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ckptvcs.porcelain import config as configuration
+from ckptvcs.storage import dvc
+from ckptvcs.storage.history import commits
+from ckptvcs.storage.history.repository import History
+from ckptvcs.storage.index import LocalIndex
+from ckptvcs.storage.verified import VerifiedStore
+from ckptvcs.storage.workspace import Directory, Placing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from typing import Any
+
+    from ckptvcs.domain.policy import Config
+    from ckptvcs.storage.files import Lock
+    from ckptvcs.storage.history.repository import Identity
+
+LOCK_WAIT_S = 30.0
+"""How long a command waits for another one; a save in the background of a training waits longer."""
+
+
+class Repository:
+    """An open repository.
+
+    Args:
+        history: the git repository.
+        root: the folder that holds `.dvc`, in it or below.
+        around: what the environment says.
+        lock_wait_s: how long to wait for other processes.
+    """
+
+    def __init__(
+        self, history: History, root: Path, around: configuration.Surroundings, *, lock_wait_s: float = LOCK_WAIT_S
+    ) -> None:
+        self.history = history
+        self.root = root
+        self.around = around
+        self.lock_wait_s = lock_wait_s
+        prefix = root.relative_to(history.root).as_posix()
+        self._prefix = "" if prefix == "." else f"{prefix}/"
+
+    @classmethod
+    def open(cls, start: Path | str = ".", *, lock_wait_s: float = LOCK_WAIT_S) -> Repository:
+        """Open the repository that a path is in.
+
+        Raises:
+            NoRepository: there is no git repository, or no DVC repository in it.
+        """
+        start = Path(start).absolute()
+        history = History.discover(start)
+        inside = start if start.is_relative_to(history.root) else history.root
+        root = dvc.find_root(inside, history.root)
+        return cls(history, root, configuration.surroundings(), lock_wait_s=lock_wait_s)
+
+    # ---- parts, made when they are needed
+
+    @cached_property
+    def config(self) -> Config:
+        return configuration.read_config(self.root)
+
+    @cached_property
+    def dvc_config(self) -> dvc.DvcConfig:
+        return dvc.read_config(self.root, self.around.dvc_files)
+
+    @cached_property
+    def index(self) -> LocalIndex:
+        return LocalIndex(commits.private_folder(self.history) / "index.sqlite3")
+
+    @cached_property
+    def objects(self) -> VerifiedStore:
+        """The hot tier."""
+        return VerifiedStore(dvc.open_cache(self.dvc_config), self.index)
+
+    @property
+    def identity(self) -> Identity:
+        return self.around.identity(self.history.configured_identity())
+
+    @property
+    def placing(self) -> Placing:
+        return Placing(link=self.config.checkout.link, privileged=self.around.privileged)
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        self.index.close()
+
+    # ---- the clock
+
+    @staticmethod
+    def now() -> datetime:
+        """The time, with the offset of this place: git keeps it in commits."""
+        return datetime.now(timezone.utc).astimezone()  # noqa: TID251 - this is the one clock
+
+    # ---- paths
+
+    def track_path(self, track: str) -> str:
+        """The artifact of a track, relative to the DVC root."""
+        return f"{self.config.directory}/{track}"
+
+    def git_path(self, path: str) -> str:
+        """A path relative to the DVC root, relative to the git root."""
+        return self._prefix + path
+
+    def pointer_path(self, track: str) -> str:
+        return self.git_path(f"{self.track_path(track)}.dvc")
+
+    def manifest_path(self, track: str) -> str:
+        return self.git_path(f"{self.track_path(track)}.json")
+
+    def ignore_path(self) -> str:
+        return self.git_path(f"{self.config.directory}/.gitignore")
+
+    def is_ours(self, path: str) -> bool:
+        """Whether a path relative to the git root is in our folder."""
+        return path.startswith(f"{self.git_path(self.config.directory)}/") or path == self.git_path(self.config.directory)
+
+    def workspace(self, track: str) -> Directory:
+        """Where the artifact of a track lies in the workspace."""
+        return Directory(root=self.root, path=self.track_path(track))
+
+    # ---- locks
+
+    def lock(self) -> AbstractContextManager[tuple[Lock, dict[str, Any]]]:
+        """Our own lock; see `commits.repository_lock`."""
+        return commits.repository_lock(self.history, now=time.time(), timeout_s=self.lock_wait_s)
+
+    def dvc_lock(self) -> Lock:
+        """DVC's lock, which keeps `dvc gc` away."""
+        return dvc.lock(self.root, self.dvc_config, timeout_s=self.lock_wait_s)
+
+
