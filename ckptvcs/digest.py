@@ -7,12 +7,13 @@ digest cannot be mixed up.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, NewType
 
 from blake3 import blake3
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from typing_extensions import Buffer
 
 Digest = NewType("Digest", str)

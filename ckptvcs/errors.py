@@ -184,7 +184,11 @@ def from_os_error(err: OSError, *, doing: str) -> StorageError:
     path = err.filename if isinstance(err.filename, str) else ""
     why = f"{(err.strerror or str(err)).lower()}{f' ({path})' if path else ''}"
     if err.errno in _FULL:
-        return TierFull(f"cannot {doing}", why=why, next_step="free some space there and run the command again", path=path)
+        return TierFull(
+            f"cannot {doing}", why=why, next_step="free some space there and run the command again", path=path
+        )
     if err.errno in _READ_ONLY:
-        return TierReadOnly(f"cannot {doing}", why=why, next_step="make it writable and run the command again", path=path)
+        return TierReadOnly(
+            f"cannot {doing}", why=why, next_step="make it writable and run the command again", path=path
+        )
     return StorageError(f"cannot {doing}", why=why, next_step="check the disk, then run the command again", path=path)

@@ -72,7 +72,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def _fault(segment: str) -> str:
+def _fault(segment: str) -> str:  # noqa: PLR0911 - a list of refusals, each with its reason
     """Why a segment is unsafe, or the empty string."""
     if segment in ("", ".", ".."):
         return "it has an empty, '.' or '..' part"

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 @json_option
 @dry_run_option
 @click.pass_context
-def command(
-    ctx: click.Context, *, name: str | None, revision: str, delete: bool, as_json: bool, dry_run: bool
-) -> None:
+def command(ctx: click.Context, *, name: str | None, revision: str, delete: bool, as_json: bool, dry_run: bool) -> None:
     """List, make or delete branches.
 
     A branch is an experiment: 'ckpt branch NAME REV' forks it from a checkpoint. HEAD stays.
@@ -50,7 +48,9 @@ def command(
         render.answer_json({"branch": name, "commit": commit, "done": done, "dry_run": dry_run})
     else:
         would = "would have " if dry_run else ""
-        render.answer(f"{would}{done} branch '{render.printable(name)}' {'(was ' if delete else 'at '}{commit[:10]}{')' if delete else ''}")
+        render.answer(
+            f"{would}{done} branch '{render.text(name)}' {'(was ' if delete else 'at '}{commit[:10]}{')' if delete else ''}"
+        )
 
 
 def _say(found: list[Ref], *, as_json: bool) -> None:
@@ -72,7 +72,7 @@ def _say(found: list[Ref], *, as_json: bool) -> None:
     width = max((len(ref.name) for ref in found), default=0)
     for ref in found:
         mark = click.style("*", fg="green") if ref.current else " "
-        render.answer(f"{mark} {render.printable(ref.name):<{width}}  {_checkpoint(ref)}")
+        render.answer(f"{mark} {render.text(ref.name):<{width}}  {_checkpoint(ref)}")
 
 
 def _checkpoint(ref: Ref) -> str:

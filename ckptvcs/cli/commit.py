@@ -21,9 +21,13 @@ if TYPE_CHECKING:
 @track_option
 @click.option("--branch", metavar="B", help="The branch; that of the run, else the one that is checked out.")
 @click.option("--run", metavar="NAME", help="The training job; its checkpoints go to the branch of that name.")
-@click.option("--step", type=click.IntRange(min=0), metavar="N", help="Optimizer step; read from the state if it says it.")
+@click.option(
+    "--step", type=click.IntRange(min=0), metavar="N", help="Optimizer step; read from the state if it says it."
+)
 @click.option("--epoch", type=click.FloatRange(min=0), metavar="N", help="Epoch; read from the state if it says it.")
-@click.option("--metric", "metrics", multiple=True, metavar="K=V", help="A number that says how good it is. Repeatable.")
+@click.option(
+    "--metric", "metrics", multiple=True, metavar="K=V", help="A number that says how good it is. Repeatable."
+)
 @click.option("--param", "params", multiple=True, metavar="K=V", help="A hyperparameter. Repeatable.")
 @click.option("--params-file", type=click.Path(path_type=Path), metavar="F", help="Hyperparameters from JSON or YAML.")
 @click.option("--data", multiple=True, metavar="PATH", help="Data that was used; it is hashed. Repeatable.")
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
 @json_option
 @dry_run_option
 @click.pass_context
-def command(ctx: click.Context, *, source: Path, as_json: bool, dry_run: bool, **options: Any) -> None:
+def command(ctx: click.Context, /, *, source: Path, as_json: bool, dry_run: bool, **options: Any) -> None:
     """Make a checkpoint from a file or folder.
 
     SOURCE is a .pt, .pth, .ckpt or .safetensors file, a folder of Hugging Face's libraries, or an artifact. It is read,

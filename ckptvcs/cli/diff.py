@@ -70,13 +70,13 @@ def _say(compared: Compared, *, tensors: bool) -> None:
         if found:
             render.answer(f"{title}:")
         for change in found:
-            render.answer(f"  {_sign(change.kind)} {render.printable(change.key)}  {_values(change)}")
+            render.answer(f"  {_sign(change.kind)} {render.text(change.key)}  {_values(change)}")
     if compared.distances:
         render.answer("values:")
     for distance in compared.distances:
         same = f"{distance.equal} of {distance.count} equal"
         measured = f"largest {distance.largest:.3g}, relative {distance.relative:.3g}, {same}"
-        render.answer(f"  {render.printable(f'{distance.component}/{distance.name}')}  {measured}")
+        render.answer(f"  {render.text(f'{distance.component}/{distance.name}')}  {measured}")
 
 
 def _say_component(component: ComponentDifference, *, tensors: bool) -> None:
@@ -87,7 +87,7 @@ def _say_component(component: ComponentDifference, *, tensors: bool) -> None:
     render.answer(f"{_sign(component.kind)} {component.name} ({component.role}): {count}; {sizes}")
     if tensors:
         for change in component.tensors:
-            render.answer(f"    {_sign(change.kind)} {render.printable(change.key)}  {_values(change)}")
+            render.answer(f"    {_sign(change.kind)} {render.text(change.key)}  {_values(change)}")
 
 
 def _sign(kind: str) -> str:

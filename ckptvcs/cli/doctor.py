@@ -31,9 +31,9 @@ def command(ctx: click.Context, *, as_json: bool) -> int:
         render.answer_json({"findings": found})
         return 1 if found else 0
     for finding in found:
-        render.answer(f"{click.style('finding:', fg='red')} {render.printable(finding.what)}")
-        render.answer(f"  why:  {render.printable(finding.why)}")
-        render.answer(f"  next: {render.printable(finding.next_step)}")
+        render.answer(f"{click.style('finding:', fg='red')} {render.text(finding.what)}")
+        render.answer(f"  why:  {render.text(finding.why)}")
+        render.answer(f"  next: {render.text(finding.next_step)}")
     if not found:
         render.answer("all is well")
     return 1 if found else 0

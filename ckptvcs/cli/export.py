@@ -73,5 +73,5 @@ def command(
         )
         return
     verb = "would export" if dry_run else "exported"
-    where = render.path_text(plan.destination)
+    where = render.text(plan.destination)
     render.answer(f"{verb} checkpoint {plan.checkpoint.id[:10]} to {where} ({plan.format})")

@@ -37,6 +37,6 @@ def command(ctx: click.Context, *, remote: str | None, as_json: bool, dry_run: b
     if as_json:
         render.answer_json({"root": plan.root, "made": made, "commit": commit, "dry_run": dry_run})
     elif made:
-        render.answer(f"{'would make' if dry_run else 'made'} {', '.join(made)} in {render.path_text(plan.root)}")
+        render.answer(f"{'would make' if dry_run else 'made'} {', '.join(made)} in {render.text(plan.root)}")
     else:
-        render.answer(f"nothing to do in {render.path_text(plan.root)}")
+        render.answer(f"nothing to do in {render.text(plan.root)}")

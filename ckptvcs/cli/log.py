@@ -9,7 +9,7 @@ import click
 from ckptvcs.cli.options import json_option, open_repo, revision_argument, track_option
 
 if TYPE_CHECKING:
-    from ckptvcs.porcelain.show import Log, LogEntry
+    from ckptvcs.porcelain.log import Log, LogEntry
 
 
 @click.command()
@@ -39,7 +39,7 @@ def command(
       ckpt log --graph --all
     """
     from ckptvcs.cli import render
-    from ckptvcs.porcelain import checkpoints, show
+    from ckptvcs.porcelain import checkpoints, log
 
     repo = open_repo(ctx)
     track = track or repo.config.track
@@ -49,7 +49,7 @@ def command(
         tips = []
     else:
         tips = [checkpoints.locate(repo, revision or "HEAD", track)]
-    found = show.log(repo, tips, track=track, limit=_limit(limit))
+    found = log.log(repo, tips, track=track, limit=_limit(limit))
     if as_json:
         entries = [render.checkpoint_json(entry.checkpoint, entry.names) for entry in found.entries]
         render.answer_json({"checkpoints": entries, "more": found.more})
@@ -94,6 +94,6 @@ def _line(entry: LogEntry) -> str:
         render.listed(dict(list(manifest.metrics.items())[:3])),
         manifest.grade,
         render.names_text(entry.names),
-        render.printable(checkpoint.subject),
+        render.text(checkpoint.subject),
     ]
     return "  ".join(part for part in parts if part)

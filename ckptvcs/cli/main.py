@@ -57,7 +57,7 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return [name for verbs in VERBS.values() for name in verbs]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
         command = getattr(import_module(f"ckptvcs.cli.{cmd_name}"), "command")  # noqa: B009 - mypy cannot know it
@@ -70,7 +70,9 @@ class LazyGroup(click.Group):
                 formatter.write_dl(list(verbs.items()))
 
 
-@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.option("-C", "path", metavar="PATH", default=".", help="Run as if ckpt was started in PATH.")
 @click.version_option(VERSION, prog_name="ckpt")
 @click.pass_context
@@ -106,7 +108,7 @@ def run(args: Sequence[str] | None, *, as_json: bool) -> int:
         return 0
     except MemoryError:
         raise
-    except Exception as err:  # noqa: BLE001 - whatever gets here is our fault, and must be told as such
+    except Exception as err:
         bug = Bug(
             "something went wrong that should not be possible",
             why=f"{type(err).__name__}: {err}",

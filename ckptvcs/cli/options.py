@@ -43,7 +43,9 @@ pickle_option = click.option(
 )
 
 
-def revision_argument(name: str = "revision", *, default: str | None = None, required: bool = False) -> Callable[[F], F]:
+def revision_argument(
+    name: str = "revision", *, default: str | None = None, required: bool = False
+) -> Callable[[F], F]:
     """An argument that is a revision."""
     return click.argument(
         name,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import sys
 import time
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,10 +17,11 @@ import click
 from ckptvcs.paths import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from ckptvcs.domain.checkpoint import Checkpoint
     from ckptvcs.errors import CkptvcsError
+    from ckptvcs.progress import Progress
 
 _PROGRESS_AFTER_S = 1.0
 
@@ -28,9 +29,9 @@ _PROGRESS_AFTER_S = 1.0
 # -------------------------------------------------------------------------------------------------------------- channels
 
 
-def answer(text: str = "") -> None:
+def answer(line: str = "") -> None:
     """Print to stdout. Colours are dropped where it is no terminal."""
-    click.echo(text)
+    click.echo(line)
 
 
 def answer_json(value: Any) -> None:
@@ -38,9 +39,9 @@ def answer_json(value: Any) -> None:
     click.echo(json.dumps(plain(value), indent=2, sort_keys=True, ensure_ascii=False))
 
 
-def talk(text: str) -> None:
+def talk(line: str) -> None:
     """Print to stderr."""
-    click.echo(text, err=True)
+    click.echo(line, err=True)
 
 
 def debugging() -> bool:
@@ -61,16 +62,16 @@ def error(err: CkptvcsError, *, as_json: bool) -> None:
         talk(f"  next: {printable(err.next_step)}")
 
 
-def note(text: str) -> None:
+def note(line: str) -> None:
     """Tell the user something that is no error."""
-    talk(f"{click.style('note:', fg='yellow')} {printable(text)}")
+    talk(f"{click.style('note:', fg='yellow')} {printable(line)}")
 
 
 # -------------------------------------------------------------------------------------------------------------- progress
 
 
 @contextlib.contextmanager
-def progress(doing: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(doing: str, total: int) -> Iterator[Progress]:
     """A bar on stderr for what takes longer than a second; nothing where stderr is no terminal.
 
     Args:
@@ -133,7 +134,7 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, float) and value - value != 0:
+    if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # JSON has no NaN
     return value if value is None or isinstance(value, (str, int, float)) else str(value)
 
@@ -164,7 +165,7 @@ def checkpoint_json(checkpoint: Checkpoint, names: Iterable[str] = ()) -> dict[s
 def size(nbytes: int) -> str:
     """Bytes for people: `271.4 MB`, with decimal units as disks have."""
     number, unit = float(nbytes), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):  # noqa: B007 - the last one is used
+    for unit in ("B", "kB", "MB", "GB", "TB"):
         if number < 1000 or unit == "TB":
             break
         number /= 1000
@@ -196,6 +197,6 @@ def _colour(name: str) -> str:
     return "yellow" if name.startswith("tag: ") else "cyan" if name.startswith("HEAD") else "green"
 
 
-def path_text(path: Path | str) -> str:
-    """A path, safe for a terminal."""
-    return printable(str(path))
+def text(value: object) -> str:
+    """Text from outside, safe for a terminal."""
+    return printable(str(value))

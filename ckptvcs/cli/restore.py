@@ -11,7 +11,9 @@ from ckptvcs.cli.options import dry_run_option, json_option, open_repo, revision
 
 @click.command()
 @revision_argument(required=True)
-@click.option("--component", "components", multiple=True, metavar="C", help="Only this one, by name or role. Repeatable.")
+@click.option(
+    "--component", "components", multiple=True, metavar="C", help="Only this one, by name or role. Repeatable."
+)
 @click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="A folder that does not exist yet.")
 @track_option
 @json_option
@@ -51,5 +53,5 @@ def command(
         render.answer_json({"checkpoint": document, "places": places, "bytes": plan.nbytes, "dry_run": dry_run})
         return
     verb = "would restore" if dry_run else "restored"
-    shown = ", ".join(map(render.path_text, places))
+    shown = ", ".join(map(render.text, places))
     render.answer(f"{verb} checkpoint {checkpoint.id[:10]} ({render.size(plan.nbytes)}) to {shown}")

@@ -54,19 +54,25 @@ def _say(shown: Shown) -> None:
     from ckptvcs.cli import render
 
     checkpoint, manifest = shown.checkpoint, shown.checkpoint.manifest
-    render.answer(f"{click.style('checkpoint', fg='yellow')} {checkpoint.id}  {render.names_text(shown.names)}".rstrip())
+    render.answer(
+        f"{click.style('checkpoint', fg='yellow')} {checkpoint.id}  {render.names_text(shown.names)}".rstrip()
+    )
     epoch = f", epoch {render.number(manifest.epoch)}" if manifest.epoch is not None else ""
-    here = "" if len(shown.here) == len(manifest.all_files()) else f" ({len(shown.here)} of {len(manifest.all_files())} files are here)"
+    here = (
+        ""
+        if len(shown.here) == len(manifest.all_files())
+        else f" ({len(shown.here)} of {len(manifest.all_files())} files are here)"
+    )
     facts = {
         "commit": checkpoint.commit,
-        "author": render.printable(checkpoint.author),
+        "author": render.text(checkpoint.author),
         "date": render.when(checkpoint.time),
         "track": manifest.track,
-        "run": f"{render.printable(manifest.run.name)} ({manifest.run.id})",
+        "run": f"{render.text(manifest.run.name)} ({manifest.run.id})",
         "step": f"{manifest.step}{epoch}" if manifest.step is not None else epoch.removeprefix(", "),
         "metrics": render.listed(manifest.metrics),
         "params": render.listed(manifest.params),
-        "reason": render.printable(manifest.reason),
+        "reason": render.text(manifest.reason),
         "resumable": manifest.grade,
         "size": render.size(manifest.nbytes) + here,
         "parents": ", ".join(parent[:10] for parent in manifest.parents),
@@ -75,7 +81,7 @@ def _say(shown: Shown) -> None:
     for key, value in facts.items():
         if value:
             render.answer(f"{key + ':':<12}{value}")
-    render.answer(f"\n    {render.printable(checkpoint.subject)}\n")
+    render.answer(f"\n    {render.text(checkpoint.subject)}\n")
     for component in manifest.components:
         count = f"{len(component.files)} file{'s' if len(component.files) != 1 else ''}"
         render.answer(f"  {component.name:<14} {component.role:<10} {render.size(component.nbytes):>9}  {count}")
@@ -92,9 +98,9 @@ def _provenance(manifest: Manifest) -> dict[str, str]:
     known = [f"{name} {packages[name]}" for name in ("torch", "transformers", "lightning") if name in packages]
     return {
         "code": f"{(code.commit or 'none')[:10]}{changed}",
-        "data": ", ".join(f"{render.printable(d.name)} {d.version[:16]}" for d in manifest.provenance.data[:5]),
+        "data": ", ".join(f"{render.text(d.name)} {d.version[:16]}" for d in manifest.provenance.data[:5]),
         "environment": ", ".join([f"Python {environment.python}", *known, *environment.gpus]),
-        "source": f"{manifest.source.format} {render.printable(manifest.source.name)}".strip(),
+        "source": f"{manifest.source.format} {render.text(manifest.source.name)}".strip(),
     }
 
 
@@ -106,4 +112,4 @@ def _say_tensors(component: str, file: TreeFile) -> None:
     width = max((len(name) for name in file.table), default=0)
     for name, entry in file.table.items():
         where = entry.shard if isinstance(entry, Stored) else f"shares {entry.of}"
-        render.answer(f"  {render.printable(name):<{width}}  {entry.dtype:<8} {list(entry.shape)!s:<16} {where}")
+        render.answer(f"  {render.text(name):<{width}}  {entry.dtype:<8} {list(entry.shape)!s:<16} {where}")

@@ -9,7 +9,7 @@ import click
 from ckptvcs.cli.options import json_option, open_repo
 
 if TYPE_CHECKING:
-    from ckptvcs.porcelain.show import Status, TrackStatus
+    from ckptvcs.porcelain.status import Status, TrackStatus
 
 
 @click.command()
@@ -24,9 +24,9 @@ def command(ctx: click.Context, *, as_json: bool) -> None:
       ckpt status --json
     """
     from ckptvcs.cli import render
-    from ckptvcs.porcelain import show
+    from ckptvcs.porcelain import status as porcelain
 
-    status = show.status(open_repo(ctx))
+    status = porcelain.status(open_repo(ctx))
     if as_json:
         render.answer_json(_json(status))
     else:
@@ -57,14 +57,16 @@ def _say(status: Status) -> None:
         render.answer(f"Track {track.track}: checkpoint {track.checkpoint.id[:10]}{step}, {manifest.grade}")
         render.answer(f"  {_workspace(track)}")
         for path in track.changed[:10]:
-            render.answer(f"    {render.printable(path)}")
+            render.answer(f"    {render.text(path)}")
     if not status.tracks:
         render.answer("No checkpoint here yet ('ckpt commit FILE' makes one)")
     if status.code.changed:
-        render.answer(f"Code: {len(status.code.changed)} uncommitted changes; the next checkpoint records them as a patch")
+        render.answer(
+            f"Code: {len(status.code.changed)} uncommitted changes; the next checkpoint records them as a patch"
+        )
     sources = [path for path in status.code.untracked if path.endswith(".py")]
     if sources:
-        render.answer(f"Code: not tracked by git, and so not recorded: {', '.join(map(render.printable, sources[:5]))}")
+        render.answer(f"Code: not tracked by git, and so not recorded: {', '.join(map(render.text, sources[:5]))}")
 
 
 def _workspace(track: TrackStatus) -> str:
@@ -72,4 +74,6 @@ def _workspace(track: TrackStatus) -> str:
         return "workspace is up to date"
     if track.presence == "missing":
         return "not in the workspace ('ckpt restore HEAD' puts it there)"
-    return f"{len(track.changed)} files in the workspace differ ('ckpt restore HEAD' puts it back, 'ckpt commit' keeps it)"
+    return (
+        f"{len(track.changed)} files in the workspace differ ('ckpt restore HEAD' puts it back, 'ckpt commit' keeps it)"
+    )

@@ -61,7 +61,7 @@ def command(
         render.answer_json({"tag": name, "commit": commit, "done": done, "dry_run": dry_run})
     else:
         would = "would have " if dry_run else ""
-        render.answer(f"{would}{done} tag '{render.printable(name)}' at {commit[:10]}")
+        render.answer(f"{would}{done} tag '{render.text(name)}' at {commit[:10]}")
 
 
 def _say(found: list[Ref], *, as_json: bool) -> None:
@@ -87,4 +87,4 @@ def _say(found: list[Ref], *, as_json: bool) -> None:
         if ref.checkpoint is not None:
             manifest = ref.checkpoint.manifest
             step = f"  {ref.checkpoint.id[:10]}" + (f"  step {manifest.step}" if manifest.step is not None else "")
-        render.answer(f"{render.printable(ref.name):<{width}}{step or f'  {ref.commit[:10]}  no checkpoint'}")
+        render.answer(f"{render.text(ref.name):<{width}}{step or f'  {ref.commit[:10]}  no checkpoint'}")

@@ -83,7 +83,8 @@ def compare(
         metrics=changes(before.metrics, after.metrics),
         params=changes(flat(before.params), flat(after.params)),
         code=changes(
-            {"commit": one.code.commit, "patch": one.code.patch}, {"commit": other.code.commit, "patch": other.code.patch}
+            {"commit": one.code.commit, "patch": one.code.patch},
+            {"commit": other.code.commit, "patch": other.code.patch},
         ),
         data=changes({d.name: d.version for d in one.data}, {d.name: d.version for d in other.data}),
         environment=changes(_environment(before), _environment(after)),

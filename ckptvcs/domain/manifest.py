@@ -6,30 +6,25 @@ newline, no NaN. Whatever is not written so is refused, which also settles dupli
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
-from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, ClassVar, Final
+from typing import Any, Final
+
+import msgspec
 
 from ckptvcs.digest import digest, is_digest
 from ckptvcs.domain.checkpoint import CheckpointId, check_track
-from ckptvcs.domain.provenance import Provenance
+from ckptvcs.domain.provenance import Entry, Provenance
 from ckptvcs.errors import BadManifest, CkptvcsError, NewerVersion
 from ckptvcs.paths import check_paths, printable
 
 FORMAT: Final = "ckptvcs/1"
 MAX_BYTES: Final = 8 << 20
 _MD5: Final = re.compile(r"[0-9a-f]{32}\Z")
-_STRICT: Final = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileEntry:
+class FileEntry(Entry, frozen=True):
     """One file of an artifact: its path in the artifact, its size in bytes, its name as an object, its digest."""
-
-    __pydantic_config__: ClassVar[Any] = _STRICT
 
     path: str
     size: int
@@ -37,11 +32,8 @@ class FileEntry:
     blake3: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComponentEntry:
+class ComponentEntry(Entry, frozen=True):
     """One component. `encoding` is `tree`, or `pickle` for one that only pickle could represent."""
-
-    __pydantic_config__: ClassVar[Any] = _STRICT
 
     name: str
     role: str
@@ -53,32 +45,23 @@ class ComponentEntry:
         return sum(file.size for file in self.files)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunEntry:
+class RunEntry(Entry, frozen=True):
     """The training job that a checkpoint belongs to."""
-
-    __pydantic_config__: ClassVar[Any] = _STRICT
 
     id: str
     name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceEntry:
+class SourceEntry(Entry, frozen=True):
     """What was committed: the format, the name of the file or folder, and what its own header said."""
-
-    __pydantic_config__: ClassVar[Any] = _STRICT
 
     format: str
     name: str
     metadata: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+class Manifest(Entry, frozen=True):
     """See `docs/reference/format/manifest-1.md`. `metrics` may be `"nan"`, `"inf"`, `"-inf"` for a run that diverged."""
-
-    __pydantic_config__: ClassVar[Any] = _STRICT
 
     track: str
     created: str
@@ -95,8 +78,8 @@ class Manifest:
     """Ids of the checkpoints that this one was trained on from; first one first."""
     step: int | None = None
     epoch: int | float | None = None
-    metrics: dict[str, int | float | str] = field(default_factory=dict)
-    params: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, int | float | str] = msgspec.field(default_factory=dict)
+    params: dict[str, Any] = msgspec.field(default_factory=dict)
     format: str = FORMAT
 
     @property
@@ -115,7 +98,7 @@ class Manifest:
 
 def to_bytes(manifest: Manifest) -> bytes:
     """The canonical bytes of a manifest."""
-    return _canonical(dataclasses.asdict(manifest))
+    return _canonical(msgspec.to_builtins(manifest))
 
 
 def id_of(data: bytes) -> CheckpointId:
@@ -138,13 +121,13 @@ def from_bytes(data: bytes, *, where: str) -> Manifest:
         if len(data) > MAX_BYTES:
             raise ValueError(f"it has {len(data)} bytes, at most {MAX_BYTES} are read")
         _check_version(data, where)
-        manifest = _adapter().validate_json(data)
+        manifest = _DECODER.decode(data)
         _check(manifest)
         if to_bytes(manifest) != data:
             raise ValueError("it is not in canonical form")
     except NewerVersion:
         raise
-    except (ValueError, RecursionError, CkptvcsError) as err:
+    except (ValueError, RecursionError, CkptvcsError) as err:  # msgspec's errors are ValueErrors
         raise BadManifest(
             f"cannot read the manifest of '{printable(where)}'",
             why=_reason(err),
@@ -153,11 +136,7 @@ def from_bytes(data: bytes, *, where: str) -> Manifest:
     return manifest
 
 
-@cache
-def _adapter() -> Any:
-    from pydantic import TypeAdapter  # 40 ms that `ckpt --help` need not pay
-
-    return TypeAdapter(Manifest)
+_DECODER: Final = msgspec.json.Decoder(Manifest)
 
 
 def _canonical(document: dict[str, Any]) -> bytes:
@@ -198,9 +177,4 @@ def _check(manifest: Manifest) -> None:
 
 
 def _reason(err: BaseException) -> str:
-    """The first complaint, in one line: pydantic lists every branch it tried."""
-    errors = getattr(err, "errors", None)
-    if callable(errors):
-        first = errors()[0]
-        return printable(f"{'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg']}")[:200]
     return printable(err.what if isinstance(err, CkptvcsError) else str(err))[:200]

@@ -1,65 +1,80 @@
-"""The schema of `ckpt.yaml`."""
+"""What `ckpt.yaml` says, as values. How it is read, and how its mistakes are named, is `schema`'s business."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Literal
 
 from ckptvcs.domain.checkpoint import DEFAULT_TRACK, check_track
 from ckptvcs.errors import CkptvcsError
 from ckptvcs.paths import check_path
 
-FILE = "ckpt.yaml"
+FILE: Final = "ckpt.yaml"
 
 
-def _ours(check: object) -> object:
-    """Let one of our checks speak through pydantic, which wants a ValueError."""
-
-    def run(value: str) -> str:
-        try:
-            return check(value)  # type: ignore[operator, no-any-return]
-        except CkptvcsError as err:
-            raise ValueError(f"{err.what}: {err.why}") from err
-
-    return run
+_STRICT: Final = {"extra": "forbid", "strict": True}
+"""For pydantic: no unknown key, no string where a number belongs."""
 
 
-RelativePath = Annotated[str, AfterValidator(_ours(check_path))]
-TrackName = Annotated[str, AfterValidator(_ours(check_track))]
+def _described(text: str) -> dict[str, str]:
+    return {"description": text}
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class BestSection(_Section):
+@dataclass(frozen=True, kw_only=True)
+class Best:
     """What `BRANCH@best` means where no metric is named."""
 
-    monitor: Annotated[str, Field(description="the metric to compare", min_length=1)]
-    mode: Annotated[Literal["min", "max"], Field(description="whether less or more of it is better")]
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    monitor: str = field(metadata=_described("the metric to compare"))
+    mode: Literal["min", "max"] = field(metadata=_described("whether less or more of it is better"))
 
 
-class CheckoutSection(_Section):
+@dataclass(frozen=True, kw_only=True)
+class Checkout:
     """How files are put into the workspace."""
 
-    link: Annotated[
-        Literal["auto", "reflink", "hardlink", "copy"],
-        Field(description="reflink, else hardlink (never as root), else copy; or only one of them, else copy"),
-    ] = "auto"
-    on_commit: Annotated[
-        bool, Field(description="whether a commit to the branch that is checked out puts its artifact into the workspace")
-    ] = True
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    link: Literal["auto", "reflink", "hardlink", "copy"] = field(
+        default="auto",
+        metadata=_described(
+            "`auto`: reflink, else hard link (never as root), else copy; any other: only that, and a copy where it fails"
+        ),
+    )
+    on_commit: bool = field(
+        default=True,
+        metadata=_described("whether a commit to the branch that is checked out puts its artifact into the workspace"),
+    )
 
 
-class Config(_Section):
+@dataclass(frozen=True, kw_only=True)
+class Config:
     """Policy and configuration of one repository."""
 
-    version: Annotated[Literal[1], Field(description="of this schema")] = 1
-    directory: Annotated[RelativePath, Field(description="folder of pointers, manifests and artifacts")] = "checkpoints"
-    track: Annotated[TrackName, Field(description="the track that is meant where none is named")] = DEFAULT_TRACK
-    remote: Annotated[
-        str | None, Field(description="DVC remote for checkpoints, written into each pointer", pattern=r"^[A-Za-z0-9._-]{1,64}$")
-    ] = None
-    best: Annotated[BestSection | None, Field(description="see below")] = None
-    checkout: Annotated[CheckoutSection, Field(description="see below")] = CheckoutSection()
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    version: Literal[1] = field(default=1, metadata=_described("of this schema"))
+    directory: str = field(
+        default="checkpoints", metadata=_described("folder of pointers, manifests and artifacts, below the DVC root")
+    )
+    track: str = field(default=DEFAULT_TRACK, metadata=_described("the track that is meant where none is named"))
+    remote: str | None = field(
+        default=None, metadata=_described("DVC remote for checkpoints; its name is written into each pointer")
+    )
+    best: Best | None = field(default=None, metadata=_described("what `@best` compares"))
+    checkout: Checkout = field(default_factory=Checkout, metadata=_described("how files are put into the workspace"))
+
+    def __post_init__(self) -> None:
+        """Check what types cannot say.
+
+        Raises:
+            ValueError: a value cannot be used; the schema names its line.
+        """
+        try:
+            check_path(self.directory)
+            check_track(self.track)
+        except CkptvcsError as err:
+            raise ValueError(f"{err.what}: {err.why}") from err
+        if self.remote is not None and not all(c.isalnum() or c in "._-" for c in self.remote):
+            raise ValueError(f"'{self.remote}' cannot be the name of a remote")

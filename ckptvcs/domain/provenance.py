@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-_STRICT: Final = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every part of a manifest is: an immutable value that is read strictly."""
+
 
 EXACT: Final = "exact"
 APPROXIMATE: Final = "approximate"
 WEIGHTS_ONLY: Final = "weights-only"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Code:
+class Code(Entry, frozen=True):
     """The code that made a checkpoint: the commit that was checked out and what was changed since."""
-
-    __pydantic_config__: ClassVar[Any] = _STRICT
 
     commit: str | None = None
     changed: tuple[str, ...] = ()
@@ -31,22 +32,16 @@ class Code:
     """Files that git does not know: what they held is not recorded."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataEntry:
+class DataEntry(Entry, frozen=True):
     """A data set: an output that DVC tracks, a file that was declared, or a name with a version."""
-
-    __pydantic_config__: ClassVar[Any] = _STRICT
 
     name: str
     version: str
     """`md5:...` as DVC tracks it, `blake3:...` of a declared file, or whatever the user calls a version."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Environment:
+class Environment(Entry, frozen=True):
     """Where it ran."""
-
-    __pydantic_config__: ClassVar[Any] = _STRICT
 
     python: str = ""
     platform: str = ""
@@ -56,19 +51,16 @@ class Environment:
     """Bytes."""
     gpus: tuple[str, ...] = ()
     cuda: str | None = None
-    packages: dict[str, str] = field(default_factory=dict)
+    packages: dict[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
+class Provenance(Entry, frozen=True):
     """All of it."""
 
-    __pydantic_config__: ClassVar[Any] = _STRICT
-
-    code: Code = field(default_factory=Code)
+    code: Code = Code()
     data: tuple[DataEntry, ...] = ()
-    environment: Environment = field(default_factory=Environment)
-    seeds: dict[str, int] = field(default_factory=dict)
+    environment: Environment = Environment()
+    seeds: dict[str, int] = {}
     command: tuple[str, ...] = ()
 
 

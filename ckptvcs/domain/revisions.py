@@ -72,10 +72,28 @@ def parse(text: str) -> Revision:
 
 
 def _malformed(text: str, why: str) -> UsageError:
-    return UsageError(f"cannot read revision '{printable(text)}'", why=why, next_step="write BRANCH@latest, BRANCH@best, BRANCH@best:METRIC or BRANCH@step:N")
+    return UsageError(
+        f"cannot read revision '{printable(text)}'",
+        why=why,
+        next_step="write BRANCH@latest, BRANCH@best, BRANCH@best:METRIC or BRANCH@step:N",
+    )
 
 
-_MINIMISED: Final = ("loss", "error", "err", "perplexity", "ppl", "mae", "mse", "rmse", "wer", "cer", "nll", "fid", "regret")
+_MINIMISED: Final = (
+    "loss",
+    "error",
+    "err",
+    "perplexity",
+    "ppl",
+    "mae",
+    "mse",
+    "rmse",
+    "wer",
+    "cer",
+    "nll",
+    "fid",
+    "regret",
+)
 _MAXIMISED: Final = (
     "acc",
     "accuracy",

@@ -108,7 +108,7 @@ def _member(
     owner = owner_key(component.paths[name])
     of_model = hints.owners.get(owner) if owner else None
     layer = layer_of(of_model or name)
-    trainable = hints.trainable.get(name) if component.role == "model" else None
+    trainable = hints.trainable.get((component.name, name))
     return layout.Member(
         name=name, nbytes=leaf.nbytes, digest=known[component.name, name], layer=layer, trainable=trainable
     )

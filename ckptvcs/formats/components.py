@@ -41,11 +41,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """A state, taken apart. `root` is the rest of it, with a `$component` node wherever a part hung, or None where the
-    state is just a dict of the parts in alphabetical order, which is how folders come back."""
+    """A state, taken apart."""
 
     parts: tuple[Part, ...]
     root: Any
+    """The rest of it, with a `$component` node wherever a part hung; None where the state is just a dict of the parts in
+    alphabetical order, which is how folders come back."""
 
 
 def role_of(name: str) -> str:
@@ -58,7 +59,9 @@ def is_component_name(name: Any) -> bool:
     return type(name) is str and name != EXTRA and _NAME.match(name) is not None and is_segment(name)
 
 
-def take_apart(state: Any, is_leaf: Callable[[Any], bool], *, rooted: bool = False) -> Parts:
+def take_apart(
+    state: Any, is_leaf: Callable[[Any], bool], *, rooted: bool = False, roles: Mapping[str, str] | None = None
+) -> Parts:
     """Divide a state into components.
 
     A top-level entry is a component of its own if it is a container that holds a tensor or plays a known role. A state
@@ -68,25 +71,27 @@ def take_apart(state: Any, is_leaf: Callable[[Any], bool], *, rooted: bool = Fal
         state: the whole state.
         is_leaf: says whether a value is a tensor or an array.
         rooted: make a root in any case, for files that are to live in `extra`.
+        roles: roles that are known, by name of the component; the others are told from the names.
     """
     if type(state) not in (dict, OrderedDict):
         return Parts(parts=(), root=state)
     if state and all(map(is_leaf, state.values())):
         return Parts(parts=(Part(name="model", role="model", value=state),), root=_hook("model"))
-    names = _component_names(state, is_leaf)
-    parts = tuple(Part(name=name, role=role_of(name), value=state[name]) for name in names)
+    roles = roles or {}
+    names = _component_names(state, is_leaf, roles)
+    parts = tuple(Part(name=name, role=roles.get(name) or role_of(name), value=state[name]) for name in names)
     if type(state) is dict and names == sorted(state, key=str) and not rooted:
         return Parts(parts=parts, root=None)
     return Parts(parts=parts, root=_with_hooks(state, names))
 
 
-def _component_names(state: Mapping[Any, Any], is_leaf: Callable[[Any], bool]) -> list[str]:
+def _component_names(state: Mapping[Any, Any], is_leaf: Callable[[Any], bool], roles: Mapping[str, str]) -> list[str]:
     names: list[str] = []
     taken: set[str] = set()
     for key, value in state.items():
         if not is_component_name(key) or key.casefold() in taken or not isinstance(value, (dict, list, tuple)):
             continue
-        if role_of(key) != EXTRA or _holds_leaf(value, is_leaf):
+        if key in roles or role_of(key) != EXTRA or _holds_leaf(value, is_leaf):
             names.append(key)
             taken.add(key.casefold())
     return names

@@ -5,6 +5,7 @@ A wrong hint costs bytes, never correctness: what really changes is seen at the 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -22,11 +23,12 @@ _LAYER: Final = re.compile(r"(.*?\.)?\d+(?=\.|\Z)")
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """`trainable`: by name of a model tensor. `owners`: for one optimizer (the path of its `state`) and parameter number,
-    the name of the model tensor it belongs to."""
+    """What is known of a state."""
 
-    trainable: Mapping[str, bool] = field(default_factory=dict)
+    trainable: Mapping[tuple[str, str], bool] = field(default_factory=dict)
+    """By component and name of a model tensor."""
     owners: Mapping[tuple[Path, int], str] = field(default_factory=dict)
+    """By optimizer (the path of its `state`) and parameter number: the name of the model tensor that it belongs to."""
 
 
 def layer_of(name: str) -> str:
@@ -40,7 +42,7 @@ def layer_of(name: str) -> str:
 
 def owner_key(path: Path) -> tuple[Path, int] | None:
     """Which parameter of which optimizer a leaf belongs to: `(..., "state", 12, "exp_avg")` gives `((..., "state"), 12)`."""
-    for i, (part, number) in enumerate(zip(path, path[1:], strict=False)):
+    for i, (part, number) in enumerate(itertools.pairwise(path)):
         if part == "state" and type(number) is int:
             return path[: i + 1], number
     return None
@@ -53,14 +55,16 @@ def infer(components: Sequence[FlatComponent]) -> Hints:
     is a subsequence of the model's tensors. Where reading it from the front and from the back gives one answer, the
     match is certain; where not, the back is taken: who trains a part of a model trains the last layers.
     """
-    tensors = [(name, leaf.shape) for c in components if c.role == "model" for name, leaf in c.leaves.items()]
+    models = [(c.name, name, leaf.shape) for c in components if c.role == "model" for name, leaf in c.leaves.items()]
+    tensors = [(name, shape) for _, name, shape in models]
     owners: dict[tuple[Path, int], str] = {}
     for component in components:
         if component.role == "optimizer":
             for prefix, groups in _parameter_groups(component).items():
                 owners.update({(prefix, n): name for n, name in _match(groups, tensors).items()})
     held = set(owners.values())
-    return Hints(trainable={name: name in held for name, _ in tensors} if held else {}, owners=owners)
+    trainable = {(component, name): name in held for component, name, _ in models}
+    return Hints(trainable=trainable if held else {}, owners=owners)
 
 
 def _parameter_groups(component: FlatComponent) -> dict[Path, list[list[tuple[int, Shape]]]]:

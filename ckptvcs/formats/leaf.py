@@ -1,5 +1,6 @@
-"""What stands at the end of a branch of a state: a tensor whose bytes can be read, and the inert stand-ins of torch's
-small types. Nothing here knows torch, so that a checkpoint file can be read, stored and compared without it.
+"""What stands at the end of a branch of a state: a tensor whose bytes can be read, or a stand-in of torch's small types.
+
+Nothing here knows torch, so that a checkpoint file can be read, stored and compared without it.
 """
 
 from __future__ import annotations

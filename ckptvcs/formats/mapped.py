@@ -28,7 +28,10 @@ class MappedFile:
         """A part of the file as a storage that tensors may look at."""
         part = self.view[start : start + size]
         return Storage(
-            key, size, lambda first, last: part[first:last], lambda first, last: self.forget(start + first, start + last)
+            key,
+            size,
+            lambda first, last: part[first:last],
+            lambda first, last: self.forget(start + first, start + last),
         )
 
     def forget(self, start: int, stop: int) -> None:

@@ -32,12 +32,19 @@ def leaf_of_array(array: Any) -> Leaf:
     import numpy as np
 
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
-    itself = Span(storage=("numpy", id(array)), start=0, stop=array.nbytes, strides=(), shape=(), read=lambda _, __: b"")
+    itself = Span(
+        storage=("numpy", id(array)), start=0, stop=array.nbytes, strides=(), shape=(), read=lambda _, __: b""
+    )
+
+    def read() -> Any:
+        # `array` in this closure keeps its id alive for as long as the span is compared.
+        contiguous: Any = np.ascontiguousarray(array).reshape(-1)
+        return memoryview(contiguous.view(np.uint8)) if array.nbytes else b""
+
     return Leaf(
         dtype=dtypes.from_numpy(array.dtype.str),
         shape=array.shape,
-        # `array` in this closure keeps its id alive for as long as the span is compared.
-        read=lambda: memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)) if array.nbytes else b"",
+        read=read,
         kind="ndarray",
         attrs={"order": "F"} if fortran else {},
         span=itself,

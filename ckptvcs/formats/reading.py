@@ -84,7 +84,9 @@ class Artifact:
         return entry
 
 
-def build(artifact: Artifact, make_builder: Callable[[Assembler, str], Builder], wanted: Collection[str] | None = None) -> Any:
+def build(
+    artifact: Artifact, make_builder: Callable[[Assembler, str], Builder], wanted: Collection[str] | None = None
+) -> Any:
     """Put a state together.
 
     Args:
@@ -103,10 +105,22 @@ def build(artifact: Artifact, make_builder: Callable[[Assembler, str], Builder],
 
 
 class Assembler:
-    """Decodes each component once, so that what is shared between components stays shared."""
+    """Decodes each component once, so that what is shared between components stays shared.
 
-    def __init__(self, artifact: Artifact, make_builder: Callable[[Assembler, str], Builder]) -> None:
+    Args:
+        artifact: where the components lie.
+        make_builder: makes the builder for the tree of one component.
+        hang: what the root gets where a component hangs; None for the component itself.
+    """
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        make_builder: Callable[[Assembler, str], Builder],
+        hang: Callable[[str], Any] | None = None,
+    ) -> None:
         self.artifact = artifact
+        self.hang = hang or self.component
         self._make_builder = make_builder
         self._values: dict[str, Any] = {}
         self._builders: dict[str, Builder] = {}
@@ -145,7 +159,7 @@ class LeafBuilder(ABC):
         return self._made[name]
 
     def component(self, name: str) -> Any:
-        return self._assembler.component(name)
+        return self._assembler.hang(name)
 
     def atom(self, atom: TorchAtom) -> Any:
         return atom
@@ -153,7 +167,7 @@ class LeafBuilder(ABC):
     def _make(self, name: str, entry: Stored | Viewed) -> Any:
         if isinstance(entry, Viewed):
             owner = entry.component or self._component
-            return self.make_view(entry, owner, self._assembler.artifact.stored(owner, entry.of))
+            return self.make_view(entry, owner)
         data = self._assembler.artifact.data(self._component, name)
         if entry.kind == "bytes":
             return bytes(data)
@@ -166,8 +180,8 @@ class LeafBuilder(ABC):
         """The tensor or array of a stored entry, from its bytes."""
 
     @abstractmethod
-    def make_view(self, entry: Viewed, owner: str, base: Stored) -> Any:
-        """The tensor of an entry that looks at the memory of `base`."""
+    def make_view(self, entry: Viewed, owner: str) -> Any:
+        """The tensor of an entry that looks at the memory of a stored one of component `owner`."""
 
 
 class NeutralBuilder(LeafBuilder):
@@ -180,10 +194,12 @@ class NeutralBuilder(LeafBuilder):
         storage = self._storage(owner, name, data)
         return leaf_of_view(entry.dtype, entry.shape, strides, start=0, storage=storage, attrs=entry.attrs)
 
-    def make_view(self, entry: Viewed, owner: str, base: Stored) -> Leaf:
+    def make_view(self, entry: Viewed, owner: str) -> Leaf:
         data = self._assembler.artifact.data(owner, entry.of)
         storage = self._storage(owner, entry.of, data)
-        return leaf_of_view(entry.dtype, entry.shape, entry.strides, start=entry.offset, storage=storage, attrs=entry.attrs)
+        return leaf_of_view(
+            entry.dtype, entry.shape, entry.strides, start=entry.offset, storage=storage, attrs=entry.attrs
+        )
 
     @staticmethod
     def _storage(owner: str, name: str, data: memoryview) -> Storage:

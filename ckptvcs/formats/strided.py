@@ -116,7 +116,7 @@ class Storage:
         key: Hashable,
         nbytes: int,
         read: Callable[[int, int], Buffer],
-        release: Callable[[int, int], None] = lambda start, stop: None,
+        release: Callable[[int, int], None] = lambda _, __: None,
     ) -> None:
         self.key, self.nbytes, self.read, self.release = key, nbytes, read, release
 
@@ -127,7 +127,8 @@ def _gather(data: Buffer, itemsize: int, shape: Ints, strides: Ints) -> Buffer:
         return data
     import numpy as np
 
-    elements = np.frombuffer(data, dtype=np.dtype((np.void, itemsize)))
+    elements: Any = np.frombuffer(memoryview(data), dtype=np.dtype((np.void, itemsize)))
     steps = tuple(stride * itemsize for stride in strides)
     view = np.lib.stride_tricks.as_strided(elements, shape=shape, strides=steps, writeable=False)
-    return memoryview(np.ascontiguousarray(view)).cast("B")
+    gathered: Any = np.ascontiguousarray(view)
+    return memoryview(gathered).cast("B")

@@ -14,7 +14,7 @@ from ckptvcs.errors import FormatError
 from ckptvcs.formats import dtypes, numpy_values
 from ckptvcs.formats.leaf import Leaf, TorchAtom
 from ckptvcs.formats.reading import Artifact, Assembler, LeafBuilder, build
-from ckptvcs.formats.strided import Storage, contiguous_strides, leaf_of_view
+from ckptvcs.formats.strided import Storage, leaf_of_view
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -102,13 +102,13 @@ class TensorBuilder(LeafBuilder):
     def atom(self, atom: TorchAtom) -> Any:
         return real_atom(atom)
 
-    def make_stored(self, owner: str, name: str, entry: Stored, data: memoryview) -> Any:
+    def make_stored(self, owner: str, name: str, entry: Stored, data: memoryview) -> Any:  # noqa: ARG002
         if entry.kind == "ndarray":
             return numpy_values.array_of(entry.dtype, entry.shape, bytearray(data), entry.attrs)
         tensor = self._placed(tensor_of(entry.dtype, entry.shape, data))
         return _dress(tensor, entry.attrs)
 
-    def make_view(self, entry: Viewed, owner: str, base: Stored) -> Any:
+    def make_view(self, entry: Viewed, owner: str) -> Any:
         stored = self._assembler.builder(owner).tensor(entry.of, None).detach()
         dtype, itemsize = _dtype(entry.dtype), dtypes.itemsize(entry.dtype)
         start = stored.storage_offset() * stored.element_size() + entry.offset

@@ -107,7 +107,9 @@ def from_bytes(data: bytes | memoryview, *, file: str) -> TreeFile:
         FormatError: it is damaged, or was made to harm.
     """
     if len(data) > MAX_BYTES:
-        raise HostileInput(f"cannot read '{printable(file)}'", why=f"it has {len(data)} bytes, at most {MAX_BYTES} are read")
+        raise HostileInput(
+            f"cannot read '{printable(file)}'", why=f"it has {len(data)} bytes, at most {MAX_BYTES} are read"
+        )
     try:
         document = json.loads(bytes(data), object_pairs_hook=_no_duplicates)
         _check_version(document, file)
@@ -120,7 +122,9 @@ def from_bytes(data: bytes | memoryview, *, file: str) -> TreeFile:
         return TreeFile(component=component, role=role, table=table, tree=document["tree"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
         why = printable(f"{type(err).__name__}: {err}")[:200]
-        raise FormatError(f"cannot read '{printable(file)}'", why=why, next_step="run 'ckpt doctor'", file=file) from err
+        raise FormatError(
+            f"cannot read '{printable(file)}'", why=why, next_step="run 'ckpt doctor'", file=file
+        ) from err
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

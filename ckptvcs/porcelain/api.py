@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ckptvcs.errors import UsageError
-from ckptvcs.porcelain import checkout, commit, compare, exchange, incoming, load, refs, show
+from ckptvcs.porcelain import checkout, commit, compare, exchange, incoming, load, log, refs, status
 from ckptvcs.porcelain.checkpoints import locate, require_checkpoint
 from ckptvcs.porcelain.describe import Options
 from ckptvcs.porcelain.init import execute as execute_init
@@ -90,7 +91,10 @@ class Repo:
         else:
             what = incoming.from_state(state, allow_pickle=allow_pickle)
         chosen = Options(
-            run_id=secrets.token_hex(8), metrics=check_metrics(metrics or {}), params=check_params(params or {}), **options
+            run_id=secrets.token_hex(8),
+            metrics=check_metrics(metrics or {}),
+            params=check_params(params or {}),
+            **options,
         )
         return commit.execute(self._repo, commit.plan(self._repo, what, chosen))
 
@@ -133,7 +137,7 @@ class Repo:
     def log(self, revision: str = "HEAD", *, limit: int | None = None, track: str | None = None) -> list[Checkpoint]:
         """The checkpoints that can be reached from a revision, newest first."""
         tip = locate(self._repo, revision, track or self._repo.config.track)
-        return [entry.checkpoint for entry in show.log(self._repo, [tip], track=track, limit=limit).entries]
+        return [entry.checkpoint for entry in log.log(self._repo, [tip], track=track, limit=limit).entries]
 
     def show(self, revision: str = "HEAD", *, track: str | None = None) -> Checkpoint:
         """The checkpoint that a revision means."""
@@ -143,9 +147,9 @@ class Repo:
         """What changed between two checkpoints."""
         return compare.diff(self._repo, before, after, values=values)
 
-    def status(self) -> show.Status:
+    def status(self) -> status.Status:
         """How the workspace stands to HEAD."""
-        return show.status(self._repo)
+        return status.status(self._repo)
 
 
 def load_from(
@@ -185,7 +189,7 @@ def check_metrics(metrics: Mapping[str, Any]) -> dict[str, int | float | str]:
     checked: dict[str, int | float | str] = {}
     for name, value in metrics.items():
         number = _number(value)
-        if number is None or number != number or number in (float("inf"), float("-inf")):
+        if number is None or not math.isfinite(number):
             raise UsageError(
                 f"metric '{name}' cannot be {value!r}",
                 why="a metric is a finite number, so that checkpoints can be ranked by it",
@@ -215,5 +219,5 @@ def _json_value(value: Any) -> Any:
     if value is None or type(value) in (bool, int, str):
         return value
     if type(value) is float:
-        return value if value - value == 0 else str(value)
+        return value if math.isfinite(value) else str(value)
     return str(value)

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Final
 from ckptvcs.digest import digest, digest_of_parts
 from ckptvcs.domain.provenance import Code, DataEntry, Environment
 from ckptvcs.errors import UsageError
-from ckptvcs.storage import dvc
+from ckptvcs.porcelain.checkpoints import checkpoint_at
+from ckptvcs.storage.dvc import outputs as dvc
 from ckptvcs.storage.history import worktree
+from ckptvcs.storage.history.repository import CommitId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ckptvcs.porcelain.repo import Repository
-    from ckptvcs.storage.history.repository import CommitId
 
 PATCH_FILE: Final = "code.patch"
 MAX_PATCH: Final = 4 << 20
@@ -40,17 +41,38 @@ class CapturedCode:
 
 
 def code(repo: Repository) -> CapturedCode:
-    """What is checked out and what of it is changed; our own files do not count."""
+    """What is checked out and what of it is changed; our own files do not count.
+
+    The commit is the one that made the code what it is, so that it stays the same while checkpoints are committed.
+    """
     found = worktree.changes(repo.history, ours=repo.is_ours)
     patch = worktree.patch(repo.history, found.changed)
     sources = [path for path in found.untracked if _SOURCE.search(path)]
     entry = Code(
-        commit=repo.history.head(),
+        commit=_code_commit(repo),
         changed=found.changed,
         patch=digest(patch) if patch else None,
         untracked=tuple(sources[:_MAX_UNTRACKED]),
     )
     return CapturedCode(entry, patch if len(patch) <= MAX_PATCH else b"")
+
+
+def _code_commit(repo: Repository) -> CommitId | None:
+    """HEAD, or the ancestor from which it differs in checkpoints alone."""
+    history, folder = repo.history, repo.git_path(repo.config.directory)
+    head = history.head()
+    if head is None:
+        return None
+    checkpoint = checkpoint_at(repo, head, repo.config.track)
+    known = checkpoint.manifest.provenance.code.commit if checkpoint else None
+    if known and history.resolve(known) == known and history.same_outside(head, CommitId(known), folder):
+        return CommitId(known)
+    same = head
+    for commit in history.first_parents(head):
+        if commit.id != head and not history.same_outside(commit.id, head, folder):
+            break
+        same = commit.id
+    return same
 
 
 # -------------------------------------------------------------------------------------------------------------- data
@@ -96,7 +118,8 @@ def _digest_of_path(path: Path) -> str:
         raise UsageError(f"no data at '{path}'", why="there is no such file or folder", next_step="check --data")
     members = sorted(p for p in path.rglob("*") if p.is_file())
     return digest_of_parts(
-        f"{p.relative_to(path).as_posix()}\0{digest_of_parts(_pieces(p))}\n".encode("utf-8", "surrogateescape") for p in members
+        f"{p.relative_to(path).as_posix()}\0{digest_of_parts(_pieces(p))}\n".encode("utf-8", "surrogateescape")
+        for p in members
     )
 
 

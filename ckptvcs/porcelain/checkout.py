@@ -8,8 +8,7 @@ HEAD moves, then each artifact is exchanged in one step. Killed in between, HEAD
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ckptvcs.errors import NotFound, Refused, Unsaved, UsageError, WouldOverwrite
 from ckptvcs.paths import printable
@@ -17,18 +16,20 @@ from ckptvcs.porcelain.checkpoints import checkpoint_at, locate, pointer_at, req
 from ckptvcs.porcelain.commit import finish_interrupted
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.target import check_branch_name
+from ckptvcs.progress import Progress, silent
 from ckptvcs.storage import workspace
 from ckptvcs.storage.history import commits, worktree
 from ckptvcs.storage.workspace import Directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
     from ckptvcs.domain.checkpoint import Checkpoint
     from ckptvcs.porcelain.repo import Repository
     from ckptvcs.storage.files import Lock
     from ckptvcs.storage.history.repository import CommitId
-    from ckptvcs.storage.objects import ObjectRef
+    from ckptvcs.storage.names import ObjectRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,9 +178,13 @@ def _component_name(checkpoint: Checkpoint, name: str) -> str:
 def _outside(to: Path) -> Directory:
     to = to.absolute()
     if not to.parent.is_dir():
-        raise UsageError(f"cannot restore to '{to}'", why=f"there is no folder '{to.parent}'", next_step="make it first")
+        raise UsageError(
+            f"cannot restore to '{to}'", why=f"there is no folder '{to.parent}'", next_step="make it first"
+        )
     if to.is_symlink() or (to.exists() and (not to.is_dir() or any(to.iterdir()))):
-        raise WouldOverwrite(f"cannot restore to '{to}'", why="it exists already", next_step="name a folder that does not")
+        raise WouldOverwrite(
+            f"cannot restore to '{to}'", why="it exists already", next_step="name a folder that does not"
+        )
     return Directory(root=to.parent.resolve(), path=to.name)
 
 
@@ -200,7 +205,7 @@ def _checked(repo: Repository, plan: CheckoutPlan) -> CheckoutPlan:
 # --------------------------------------------------------------------------------------------------------------- act
 
 
-def execute(repo: Repository, plan: CheckoutPlan, progress: Callable[[int], Any] | None = None) -> None:
+def execute(repo: Repository, plan: CheckoutPlan, progress: Progress = silent) -> None:
     """Do what the plan says, once.
 
     Args:
@@ -212,15 +217,14 @@ def execute(repo: Repository, plan: CheckoutPlan, progress: Callable[[int], Any]
         IntegrityError: an object is missing or damaged; nothing was changed.
         Unsaved: uncommitted changes stand in the way; nothing was changed.
     """
-    tell = progress or (lambda _: None)
-    repo.objects.check((ref for p in plan.placements for ref in p.members.values()), tell)
+    repo.objects.check((ref for p in plan.placements for ref in p.members.values()), progress)
     with repo.dvc_lock(), repo.lock() as (lock, note):
         finish_interrupted(repo, note)
         if plan.move_head:
             _move_head(repo, plan, lock)
         for placement in plan.placements:
             workspace.materialise(
-                placement.where, placement.members, source=repo.objects, placing=repo.placing, progress=tell
+                placement.where, placement.members, source=repo.objects, placing=repo.placing, progress=progress
             )
         for where in plan.removals:
             workspace.remove(where)

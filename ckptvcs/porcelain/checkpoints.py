@@ -10,7 +10,7 @@ from ckptvcs.domain import revisions
 from ckptvcs.domain.checkpoint import Checkpoint
 from ckptvcs.errors import AmbiguousRevision, BadManifest, NotFound, UsageError
 from ckptvcs.paths import printable
-from ckptvcs.storage import dvc
+from ckptvcs.storage.dvc.pointer import Pointer, read_pointer
 from ckptvcs.storage.history.repository import HEADS, BlobId, Commit, CommitId
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def require_checkpoint(repo: Repository, revision: str, track: str) -> Checkpoin
     return found
 
 
-def pointer_at(repo: Repository, commit: CommitId, track: str) -> dvc.Pointer:
+def pointer_at(repo: Repository, commit: CommitId, track: str) -> Pointer:
     """The pointer beside a manifest.
 
     Raises:
@@ -59,11 +59,13 @@ def pointer_at(repo: Repository, commit: CommitId, track: str) -> dvc.Pointer:
     path = repo.pointer_path(track)
     blob = repo.history.blob_id(commit, path)
     if blob is None:
-        raise BadManifest(f"no pointer '{path}' in commit {commit[:10]}", why="its manifest is there", next_step="run 'ckpt doctor'")
-    pointer = dvc.read_pointer(repo.history.blob(blob, limit=_MAX_POINTER), where=path)
+        raise BadManifest(
+            f"no pointer '{path}' in commit {commit[:10]}", why="its manifest is there", next_step="run 'ckpt doctor'"
+        )
+    pointer = read_pointer(repo.history.blob(blob, limit=_MAX_POINTER), where=path)
     manifest_blob = repo.history.blob_id(commit, repo.manifest_path(track))
     data = repo.history.blob(manifest_blob, limit=manifests.MAX_BYTES) if manifest_blob else b""
-    if pointer.manifest != manifests.id_of(data):
+    if str(pointer.manifest) != manifests.id_of(data):
         raise BadManifest(
             f"pointer and manifest of commit {commit[:10]} do not belong together",
             why=f"'{path}' names manifest {pointer.manifest[:10]}, beside it is {manifests.id_of(data)[:10]}",
@@ -226,12 +228,10 @@ def _tip(repo: Repository, branch: str | None, text: str) -> CommitId:
 def _best(repo: Repository, candidates: list[Checkpoint], metric: str | None) -> Checkpoint | None:
     """The checkpoint with the best metric. NaN and missing values never rank; of equals the newest wins."""
     name, mode = _monitored(repo, candidates, metric)
-    ranked = [(value, i) for i, c in enumerate(candidates) if type(value := c.manifest.metrics.get(name)) in (int, float)]
-    if not ranked:
-        return None
     sign = 1 if mode == "min" else -1
-    _, index = min((sign * float(value), i) for value, i in ranked)
-    return candidates[index]
+    values = [(c.manifest.metrics.get(name), i) for i, c in enumerate(candidates)]
+    ranked = [(sign * value, i) for value, i in values if isinstance(value, (int, float))]
+    return candidates[min(ranked)[1]] if ranked else None
 
 
 def _monitored(repo: Repository, candidates: list[Checkpoint], metric: str | None) -> tuple[str, Mode]:

@@ -17,12 +17,15 @@ from ckptvcs.errors import CkptvcsError, RefMoved, Refused, StorageError
 from ckptvcs.formats import artifact, tree_file
 from ckptvcs.paths import check_paths
 from ckptvcs.porcelain import capture, checkpoints, incoming
-from ckptvcs.porcelain.describe import Description, Options, commit_message, describe, pointer_bytes, ref_of
+from ckptvcs.porcelain.describe import Description, Options, commit_message, describe, pointer_of, ref_of
 from ckptvcs.porcelain.target import Place, Target, find_place, find_target
-from ckptvcs.storage import dvc, workspace
+from ckptvcs.progress import Progress, silent
+from ckptvcs.storage import workspace
+from ckptvcs.storage.dvc import locks, outputs, pointer
 from ckptvcs.storage.history import commits, worktree
 from ckptvcs.storage.history.repository import CommitId
-from ckptvcs.storage.objects import NewObject, ObjectName, ObjectRef
+from ckptvcs.storage.ingest import NewObject
+from ckptvcs.storage.names import DIR_SUFFIX, ObjectName, ObjectRef
 from ckptvcs.storage.verified import verified_bytes
 
 if TYPE_CHECKING:
@@ -64,6 +67,8 @@ class CommitPlan:
     incoming: Incoming
     options: Options
     custody: Custody
+    start: CommitId | None
+    """Where the branch begins if it does not exist yet."""
     data: tuple[DataEntry, ...]
 
     @property
@@ -112,9 +117,10 @@ def plan(repo: Repository, what: Incoming, options: Options, custody: Custody | 
     track = check_track(options.track or repo.config.track)
     target = find_target(repo, options.branch, options.run)
     custody = custody or take_custody(repo)
-    parent = repo.history.tip(target.ref) or custody.commit
-    outputs = capture.tracked_outputs(repo, parent)
-    _refuse_taken(repo, track, outputs)
+    start = custody.commit if options.fresh else repo.history.head()
+    parent = repo.history.tip(target.ref) or start
+    others = capture.tracked_outputs(repo, parent)
+    _refuse_taken(repo, track, others)
     files = _plan_files(what, custody, _parent_trees(repo, parent, track) if parent else {})
     _refuse_hidden(repo, track, files)
     return CommitPlan(
@@ -125,13 +131,14 @@ def plan(repo: Repository, what: Incoming, options: Options, custody: Custody | 
         incoming=what,
         options=options,
         custody=custody,
-        data=capture.data(outputs, options.data, dict(options.versions)),
+        start=start,
+        data=capture.data(others, options.data, dict(options.versions)),
     )
 
 
-def _refuse_taken(repo: Repository, track: str, outputs: Sequence[dvc.Output]) -> None:
+def _refuse_taken(repo: Repository, track: str, others: Sequence[outputs.Output]) -> None:
     path = repo.track_path(track)
-    dvc.refuse_overlap(path, outputs)
+    outputs.refuse_overlap(path, others)
     head = repo.history.head()
     if head and repo.history.is_folder(head, repo.git_path(path)):
         raise Refused(
@@ -143,7 +150,7 @@ def _refuse_taken(repo: Repository, track: str, outputs: Sequence[dvc.Output]) -
 
 def _refuse_hidden(repo: Repository, track: str, files: Sequence[artifact.PlannedFile]) -> None:
     folder = repo.track_path(track)
-    hidden = dvc.ignored_paths(repo.root, [f"{folder}/{file.path}" for file in files])
+    hidden = outputs.ignored_paths(repo.root, [f"{folder}/{file.path}" for file in files])
     if hidden:
         raise Refused(
             f"cannot commit to track '{track}'",
@@ -211,7 +218,7 @@ def _known(repo: Repository, files: Sequence[artifact.PlannedFile]) -> dict[str,
 # --------------------------------------------------------------------------------------------------------------- act
 
 
-def execute(repo: Repository, plan: CommitPlan, progress: Callable[[int], Any] = lambda nbytes: None) -> Receipt:
+def execute(repo: Repository, plan: CommitPlan, progress: Progress = silent) -> Receipt:
     """Do what the plan says, once.
 
     Args:
@@ -227,7 +234,7 @@ def execute(repo: Repository, plan: CommitPlan, progress: Callable[[int], Any] =
     directory = _store_directory(repo, refs)
     with repo.dvc_lock(), repo.lock() as (lock, note):
         finish_interrupted(repo, note)
-        dvc.refuse_while_writing(repo.root, repo.track_path(plan.track))
+        locks.refuse_while_writing(repo.root, repo.track_path(plan.track))
         _restore_missing(repo, plan, refs)
         commit, description = _commit(repo, plan, refs, directory, lock)
     notes = list(plan.incoming.notes)
@@ -243,7 +250,7 @@ def execute(repo: Repository, plan: CommitPlan, progress: Callable[[int], Any] =
     )
 
 
-def _store(repo: Repository, plan: CommitPlan, progress: Callable[[int], Any]) -> dict[str, ObjectRef]:
+def _store(repo: Repository, plan: CommitPlan, progress: Progress) -> dict[str, ObjectRef]:
     new = [file for file in plan.files if file.path not in plan.known]
     stored = repo.objects.store.put([NewObject(file.chunks, file.nbytes) for file in new], progress)
     plan.incoming.check_unchanged()
@@ -253,8 +260,8 @@ def _store(repo: Repository, plan: CommitPlan, progress: Callable[[int], Any]) -
 
 
 def _store_directory(repo: Repository, refs: Mapping[str, ObjectRef]) -> ObjectName:
-    data = dvc.directory_bytes({path: ref.name for path, ref in refs.items()})
-    return repo.objects.store.put([NewObject(lambda: [data], len(data), dvc.DIR_SUFFIX)])[0].name
+    data = pointer.directory_bytes({path: ref.name for path, ref in refs.items()})
+    return repo.objects.store.put([NewObject(lambda: [data], len(data), DIR_SUFFIX)])[0].name
 
 
 def _restore_missing(repo: Repository, plan: CommitPlan, refs: Mapping[str, ObjectRef]) -> None:
@@ -272,16 +279,18 @@ def _commit(
 ) -> tuple[CommitId, Description]:
     """Write commits until one gets onto the branch: each try looks anew where the branch is."""
     for attempt in range(1, _ATTEMPTS + 1):
-        place = find_place(repo, plan.target, plan.custody.commit)
+        place = find_place(repo, plan.target, code=plan.custody.commit, start=plan.start)
         description = _describe(repo, plan, refs, place)
         ours = {
-            repo.pointer_path(plan.track): pointer_bytes(description, directory, repo.config.remote),
+            repo.pointer_path(plan.track): pointer_of(description, directory, repo.config.remote),
             repo.manifest_path(plan.track): description.data,
         }
         commit = _write(repo, plan, place, description, ours)
         try:
             with _following(repo, plan, commit, ours, lock):
-                commits.move_ref(repo.history, plan.target.ref, old=place.tip, new=commit, reason="ckpt commit", lock=lock)
+                commits.move_ref(
+                    repo.history, plan.target.ref, old=place.tip, new=commit, reason="ckpt commit", lock=lock
+                )
         except RefMoved:
             if attempt == _ATTEMPTS:
                 raise
@@ -292,6 +301,7 @@ def _commit(
 
 def _describe(repo: Repository, plan: CommitPlan, refs: Mapping[str, ObjectRef], place: Place) -> Description:
     before = place.tip or place.base
+    begins = place.tip is None and plan.options.fresh
     provenance = Provenance(
         code=plan.custody.code,
         data=plan.data,
@@ -306,7 +316,7 @@ def _describe(repo: Repository, plan: CommitPlan, refs: Mapping[str, ObjectRef],
         track=plan.track,
         branch=plan.target.branch,
         provenance=provenance,
-        parent=checkpoints.checkpoint_at(repo, before, plan.track) if before else None,
+        parent=checkpoints.checkpoint_at(repo, before, plan.track) if before and not begins else None,
         now=repo.now(),
     )
 
@@ -318,7 +328,9 @@ def _write(
     ignore = repo.ignore_path()
     blob = repo.history.blob_id(place.base, ignore) if place.base else None
     old = place.carried.get(ignore) or (repo.history.blob(blob, limit=_MAX_IGNORE) if blob else b"")
-    ignored = dvc.with_ignored(old.decode("utf-8", "surrogateescape"), plan.track).encode("utf-8", "surrogateescape")
+    ignored = pointer.with_ignored(old.decode("utf-8", "surrogateescape"), plan.track).encode(
+        "utf-8", "surrogateescape"
+    )
     return commits.write_commit(
         repo.history,
         base=place.base,
@@ -333,10 +345,12 @@ def _write(
 # ---------------------------------------------------------------------------------------------- index and worktree follow
 
 
-class _following:  # noqa: N801 - reads as a statement
+class _following:
     """If the branch is checked out: leave a note, let the block move the branch, then make index and worktree follow."""
 
-    def __init__(self, repo: Repository, plan: CommitPlan, commit: CommitId, ours: Mapping[str, bytes], lock: Lock) -> None:
+    def __init__(
+        self, repo: Repository, plan: CommitPlan, commit: CommitId, ours: Mapping[str, bytes], lock: Lock
+    ) -> None:
         self._repo, self._plan, self._commit, self._ours, self._lock = repo, plan, commit, ours, lock
 
     def __enter__(self) -> None:
@@ -352,7 +366,7 @@ class _following:  # noqa: N801 - reads as a statement
 
 def _follow(repo: Repository, track: str, ours: Mapping[str, bytes]) -> None:
     ignored = repo.ignore_path()
-    worktree.follow(repo.history, ours, ignore_file=ignored, entry=lambda text: dvc.with_ignored(text, track))
+    worktree.follow(repo.history, ours, ignore_file=ignored, entry=lambda text: pointer.with_ignored(text, track))
 
 
 def finish_interrupted(repo: Repository, note: Mapping[str, Any]) -> None:
@@ -366,7 +380,9 @@ def finish_interrupted(repo: Repository, note: Mapping[str, Any]) -> None:
     track = check_track(str(follow.get("track")))
     paths = (repo.pointer_path(track), repo.manifest_path(track))
     blobs = {path: repo.history.blob_id(head, path) for path in paths}
-    _follow(repo, track, {path: repo.history.blob(blob, limit=manifests.MAX_BYTES) for path, blob in blobs.items() if blob})
+    _follow(
+        repo, track, {path: repo.history.blob(blob, limit=manifests.MAX_BYTES) for path, blob in blobs.items() if blob}
+    )
 
 
 def _into_workspace(repo: Repository, plan: CommitPlan, refs: Mapping[str, ObjectRef]) -> list[str]:

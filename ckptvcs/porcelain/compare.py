@@ -10,7 +10,6 @@ from ckptvcs.domain.compare import Difference, compare
 from ckptvcs.errors import IntegrityError
 from ckptvcs.formats import dtypes
 from ckptvcs.formats.reading import Artifact
-from ckptvcs.formats.tree_file import Stored
 from ckptvcs.porcelain.checkpoints import require_checkpoint
 from ckptvcs.porcelain.load import open_component_file
 from ckptvcs.porcelain.show import tables
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ckptvcs.domain.checkpoint import Checkpoint
+    from ckptvcs.formats.tree_file import Stored
     from ckptvcs.porcelain.repo import Repository
 
 _BLOCK: Final = 1 << 20

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
+from ckptvcs._version import VERSION
+from ckptvcs.digest import digest
+from ckptvcs.domain.policy import FILE, Config
 from ckptvcs.errors import BadConfig, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ckptvcs.domain.policy import Config
     from ckptvcs.storage.history.repository import Identity
 
-FILE: Final = "ckpt.yaml"
 _MAX_BYTES: Final = 1 << 20
 
 
@@ -70,16 +73,13 @@ def surroundings() -> Surroundings:
 # ----------------------------------------------------------------------------------------------------------- ckpt.yaml
 
 
-@cache
-def defaults() -> Config:
-    """What holds where there is no `ckpt.yaml`."""
-    from ckptvcs.domain.policy import Config
-
-    return Config()
-
-
-def read_config(root: Path) -> Config:
+def read_config(root: Path, cache: Path) -> Config:
     """Read `ckpt.yaml` of a repository; the defaults where there is none.
+
+    Args:
+        root: the folder that holds it.
+        cache: a private file that remembers what an unchanged `ckpt.yaml` means: checking it takes longer than most
+            commands.
 
     Raises:
         BadConfig: a key or value is wrong; the error names its line.
@@ -88,39 +88,57 @@ def read_config(root: Path) -> Config:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return defaults()
+        return Config()
     except OSError as err:
         raise BadConfig(f"cannot read '{path}'", why=str(err.strerror).lower()) from err
     if len(data) > _MAX_BYTES:
         raise BadConfig(f"cannot read '{path}'", why=f"it has {len(data)} bytes, at most {_MAX_BYTES} are read")
-    return _parse(data.decode("utf-8", "replace"), path)
+    return _remembered(data, cache) or _parse(data, path, cache)
 
 
-def _parse(text: str, path: Path) -> Config:
+def _remembered(data: bytes, cache: Path) -> Config | None:
+    try:
+        known = msgspec.json.decode(cache.read_bytes(), type=_Known)
+    except (OSError, ValueError):
+        return None
+    return known.config if known.digest == digest(data) and known.by == VERSION else None
+
+
+class _Known(msgspec.Struct):
+    """What is remembered of a `ckpt.yaml`."""
+
+    digest: str
+    by: str
+    config: Config
+
+
+def _parse(data: bytes, path: Path, cache: Path) -> Config:
     import yaml
-    from pydantic import ValidationError
 
-    from ckptvcs.domain.policy import Config
+    from ckptvcs.domain.schema import Malformed, parse
 
+    text = data.decode("utf-8", "replace")
     try:
         document = yaml.safe_load(text)
-        return Config.model_validate({} if document is None else document)
+        config = parse({} if document is None else document)
     except yaml.YAMLError as err:
         mark = getattr(err, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(err, "problem", None) or str(err)
         raise BadConfig(f"cannot read '{path}'{line}", why=problem, next_step="mend that line") from err
-    except ValidationError as err:
-        first = err.errors()[0]
-        line = _line_of(text, first["loc"])
-        key = ".".join(map(str, first["loc"]))
+    except Malformed as err:
+        line_number, key = _line_of(text, err.location), ".".join(map(str, err.location))
         raise BadConfig(
-            f"cannot use '{path}'{f', line {line}' if line else ''}",
-            why=f"'{key}': {first['msg']}" if key else first["msg"],
+            f"cannot use '{path}'{f', line {line_number}' if line_number else ''}",
+            why=f"'{key}': {err.why}" if key else err.why,
             next_step="see docs/reference/configuration.md for what may stand there",
             key=key,
-            line=line,
+            line=line_number,
         ) from err
+    with suppress(OSError):  # it is a hint; a repository that we may only read has none
+        if cache.parent.is_dir():
+            cache.write_bytes(msgspec.json.encode(_Known(digest=digest(data), by=VERSION, config=config)))
+    return config
 
 
 def _line_of(text: str, location: tuple[Any, ...]) -> int | None:

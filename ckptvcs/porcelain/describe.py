@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from ckptvcs.digest import Digest
 from ckptvcs.domain import manifest as manifests
 from ckptvcs.domain import provenance as custody
-from ckptvcs.domain.checkpoint import Checkpoint, CheckpointId
-from ckptvcs.storage import dvc
-from ckptvcs.storage.objects import ObjectName, ObjectRef
+from ckptvcs.storage.dvc.pointer import Pointer, pointer_bytes, reads_as_number
+from ckptvcs.storage.names import ObjectName, ObjectRef
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ckptvcs.domain.checkpoint import Checkpoint, CheckpointId
     from ckptvcs.porcelain.incoming import Incoming
 
 
@@ -40,6 +40,8 @@ class Options:
     command: Sequence[str] = ()
     parents: tuple[CheckpointId, ...] | None = None
     """The checkpoints it was trained on from, where that is not simply the last one of the branch."""
+    fresh: bool = False
+    """Whether the state descends from no checkpoint: then a branch that does not exist yet begins at the code, not at HEAD."""
     workspace: bool = True
     """Whether the artifact may be put into the workspace."""
 
@@ -104,7 +106,7 @@ def describe(
         metrics={**facts.get("metrics", {}), **options.metrics},
         params={**facts.get("params", {}), **options.params},
     )
-    while dvc.reads_as_number(Digest(Description.of(manifest).id)):
+    while reads_as_number(Digest(Description.of(manifest).id)):
         now += timedelta(microseconds=1)
         manifest = replace(manifest, created=_iso(now))
     return Description.of(manifest)
@@ -119,11 +121,11 @@ def roles_of(what: Incoming) -> dict[str, str]:
     return {c.name: c.role for c in what.components} | {name: role for name, (role, _) in what.pickled.items()}
 
 
-def pointer_bytes(description: Description, directory: ObjectName, remote: str | None) -> bytes:
+def pointer_of(description: Description, directory: ObjectName, remote: str | None) -> bytes:
     """The `.dvc` file beside a manifest."""
     manifest = description.manifest
-    return dvc.pointer_bytes(
-        dvc.Pointer(
+    return pointer_bytes(
+        Pointer(
             directory=directory,
             nbytes=manifest.nbytes,
             nfiles=len(manifest.all_files()),

@@ -12,7 +12,8 @@ from ckptvcs.errors import CkptvcsError, NoRepository
 from ckptvcs.porcelain.checkpoints import checkpoint_at, pointer_at, tracks_at
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.repo import Repository
-from ckptvcs.storage import dvc, files
+from ckptvcs.storage import files
+from ckptvcs.storage.dvc import outputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,10 +61,14 @@ def _programs() -> Iterator[Finding]:
     try:
         version = metadata.version("dvc")
     except metadata.PackageNotFoundError:
-        yield Finding(what="DVC is not installed", why="pushing and pulling needs it", next_step="pip install 'dvc>=3.50,<4'")
+        yield Finding(
+            what="DVC is not installed", why="pushing and pulling needs it", next_step="pip install 'dvc>=3.50,<4'"
+        )
         return
     if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < (3, 50):
-        yield Finding(what=f"DVC {version} is too old", why="3.50 is the oldest that is tested", next_step="pip install -U dvc")
+        yield Finding(
+            what=f"DVC {version} is too old", why="3.50 is the oldest that is tested", next_step="pip install -U dvc"
+        )
 
 
 def _identity(repo: Repository) -> Iterator[Finding]:
@@ -109,7 +114,7 @@ def _links(repo: Repository) -> Iterator[Finding]:
 def _ignored(repo: Repository) -> Iterator[Finding]:
     track = repo.track_path(repo.config.track)
     names = [f"{track}/model/{name}" for name in ("tree.json", "a.safetensors", "config.json")]
-    for path in dvc.ignored_paths(repo.root, names):
+    for path in outputs.ignored_paths(repo.root, names):
         yield Finding(
             what=f"a .dvcignore hides files such as '{path}'",
             why="DVC would leave them out of checkpoints",
@@ -121,7 +126,11 @@ def _space(repo: Repository) -> Iterator[Finding]:
     cache = repo.dvc_config.cache_dir
     there = next(p for p in (cache, *cache.parents) if p.exists())
     if not os.access(there, os.W_OK):
-        yield Finding(what=f"the cache '{there}' cannot be written", why="no commit can succeed", next_step="change its owner or mode")
+        yield Finding(
+            what=f"the cache '{there}' cannot be written",
+            why="no commit can succeed",
+            next_step="change its owner or mode",
+        )
     usage = shutil.disk_usage(there)
     if usage.free < _LOW_SPACE * usage.total:
         yield Finding(

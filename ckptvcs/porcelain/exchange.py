@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
 from ckptvcs.errors import FormatError, NotFound, WouldOverwrite, from_os_error
@@ -76,7 +77,9 @@ def plan_export(
     """
     checkpoint = require_checkpoint(repo, revision, track or repo.config.track)
     if os.path.lexists(destination):
-        raise WouldOverwrite(f"cannot export to '{destination}'", why="it exists already", next_step="choose another name")
+        raise WouldOverwrite(
+            f"cannot export to '{destination}'", why="it exists already", next_step="choose another name"
+        )
     chosen = format or _format_of(destination)
     wanted = [c.name for c in checkpoint.manifest.components]
     if chosen == "safetensors":
@@ -114,12 +117,16 @@ def execute(repo: Repository, plan: ExportPlan) -> None:
         StorageError: the disk is full or failing; nothing is left behind.
         IntegrityError: an object is missing or damaged.
     """
-    write = {"pt": _write_pt, "lightning": _write_lightning, "safetensors": _write_safetensors, "hf": _write_hf}[plan.format]
+    write = {"pt": _write_pt, "lightning": _write_lightning, "safetensors": _write_safetensors, "hf": _write_hf}[
+        plan.format
+    ]
     tmp = plan.destination.with_name(f"{files.PREFIX}{secrets.token_hex(6)}-{plan.destination.name}")
     try:
         write(repo, plan, tmp)
         if os.path.lexists(plan.destination):
-            raise WouldOverwrite(f"cannot export to '{plan.destination}'", why="it appeared meanwhile", next_step="choose another name")
+            raise WouldOverwrite(
+                f"cannot export to '{plan.destination}'", why="it appeared meanwhile", next_step="choose another name"
+            )
         os.rename(tmp, plan.destination)
         files.fsync_dir(plan.destination.parent)
     except OSError as err:
@@ -136,14 +143,14 @@ def execute(repo: Repository, plan: ExportPlan) -> None:
 
 def _write_pt(repo: Repository, plan: ExportPlan, tmp: Path) -> None:
     state = _state(repo, plan)
-    _durably(tmp, lambda file: _torch_save(state, file))
+    _durably(tmp, partial(_torch_save, state))
 
 
 def _write_lightning(repo: Repository, plan: ExportPlan, tmp: Path) -> None:
     state = _state(repo, plan)
     if "pytorch-lightning_version" not in state:
         state = _as_lightning(plan.checkpoint, state)
-    _durably(tmp, lambda file: _torch_save(state, file))
+    _durably(tmp, partial(_torch_save, state))
 
 
 def _as_lightning(checkpoint: Checkpoint, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,9 +172,7 @@ def _as_lightning(checkpoint: Checkpoint, state: Mapping[str, Any]) -> dict[str,
 
 
 def _state(repo: Repository, plan: ExportPlan) -> Any:
-    state = load(
-        repo, plan.checkpoint.commit, allow_pickle=plan.allow_pickle, track=plan.checkpoint.manifest.track
-    )
+    state = load(repo, plan.checkpoint.commit, allow_pickle=plan.allow_pickle, track=plan.checkpoint.manifest.track)
     return {key: state[key] for key in state} if hasattr(state, "keys") and type(state) is not dict else state
 
 
@@ -182,7 +187,7 @@ def _torch_save(state: Any, file: BinaryIO) -> None:
 
 def _write_safetensors(repo: Repository, plan: ExportPlan, tmp: Path) -> None:
     tensors = _Tensors(repo, plan.checkpoint, plan.components[0])
-    _durably(tmp, lambda file: tensors.write(file, tensors.all()))
+    _durably(tmp, partial(tensors.write, tensors.all()))
 
 
 def _write_hf(repo: Repository, plan: ExportPlan, tmp: Path) -> None:
@@ -194,9 +199,11 @@ def _write_hf(repo: Repository, plan: ExportPlan, tmp: Path) -> None:
         if component.role == "model" and component.encoding == "tree":
             _write_weights(_Tensors(repo, plan.checkpoint, component.name), tmp, names.get(component.name, ""))
         elif component.name != EXTRA or not names:
-            value = load(repo, plan.checkpoint.commit, [component.name], allow_pickle=plan.allow_pickle, track=manifest.track)
+            value = load(
+                repo, plan.checkpoint.commit, [component.name], allow_pickle=plan.allow_pickle, track=manifest.track
+            )
             default = "rng_state.pth" if component.role == "rng" else f"{component.name}.pt"
-            _durably(tmp / names.get(component.name, default), lambda f, v=value[component.name]: _torch_save(v, f))
+            _durably(tmp / names.get(component.name, default), partial(_torch_save, value[component.name]))
     files.fsync_dir(tmp)
 
 
@@ -220,12 +227,12 @@ def _write_weights(tensors: _Tensors, folder: Path, original: str) -> None:
     stem = original.removesuffix(".safetensors") if original.endswith(".safetensors") else "model"
     shards = tensors.shards(_MAX_SHARD)
     if len(shards) == 1:
-        _durably(folder / f"{stem}.safetensors", lambda file: tensors.write(file, shards[0]))
+        _durably(folder / f"{stem}.safetensors", partial(tensors.write, shards[0]))
         return
     weight_map = {}
     for number, names in enumerate(shards, start=1):
         name = f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors"
-        _durably(folder / name, lambda file, n=names: tensors.write(file, n))
+        _durably(folder / name, partial(tensors.write, names))
         weight_map.update(dict.fromkeys(names, name))
     index = {"metadata": {"total_size": tensors.nbytes()}, "weight_map": dict(sorted(weight_map.items()))}
     (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
@@ -270,7 +277,7 @@ class _Tensors:
     def nbytes(self) -> int:
         return sum(self._leaves[name].nbytes for name in self.unshared())
 
-    def write(self, file: BinaryIO, names: list[str]) -> None:
+    def write(self, names: list[str], file: BinaryIO) -> None:
         """Write a safetensors file of these tensors."""
         specs = {name: safetensors_file.Spec(self._leaves[name].dtype, self._leaves[name].shape) for name in names}
         file.write(safetensors_file.header(specs))

@@ -6,7 +6,6 @@ import io
 import os
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ckptvcs.domain.manifest import SourceEntry
@@ -20,6 +19,7 @@ from ckptvcs.storage.index import stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from ckptvcs.formats.flatten import FlatComponent
 
@@ -92,13 +92,19 @@ def _from_source(source: Source, *, tolerate: bool) -> Incoming:
 
 
 def from_state(
-    state: Any, *, allow_pickle: bool = False, known: hints.Hints | None = None, files: Mapping[str, bytes] | None = None
+    state: Any,
+    *,
+    allow_pickle: bool = False,
+    roles: Mapping[str, str] | None = None,
+    known: hints.Hints | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> Incoming:
     """Take a state from memory; its tensors are looked at, not copied.
 
     Args:
         state: what `torch.save` would be given.
         allow_pickle: keep as pickle what has no exact representation.
+        roles: the roles of components, by name; told from the names where they are not given.
         known: which parameters are trained, and by which optimizer; guessed where it is None.
         files: further files by their path in the artifact, such as `model/config.json`.
 
@@ -107,9 +113,11 @@ def from_state(
         FormatError: it is empty.
     """
     if isinstance(state, (dict, list, tuple)) and not state:
-        raise FormatError("cannot commit an empty state", why="there is nothing in it", next_step="give the state to save")
+        raise FormatError(
+            "cannot commit an empty state", why="there is nothing in it", next_step="give the state to save"
+        )
     adapt, is_leaf = _framework()
-    components, pickled = _flatten(take_apart(state, is_leaf), adapt, tolerate=allow_pickle)
+    components, pickled = _flatten(take_apart(state, is_leaf, roles=roles), adapt, tolerate=allow_pickle)
     return Incoming(
         components=components,
         pickled=pickled,

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ckptvcs.domain import policy
 from ckptvcs.errors import NoRepository, UsageError, from_os_error
 from ckptvcs.porcelain import config as configuration
 from ckptvcs.porcelain.repo import Repository
-from ckptvcs.storage import dvc, files
+from ckptvcs.storage import files
+from ckptvcs.storage.dvc import config as dvc
 from ckptvcs.storage.history import commits, worktree
 from ckptvcs.storage.history.repository import History
 
@@ -66,7 +68,7 @@ def plan_init(path: Path, *, remote: str | None = None) -> InitPlan:
     if remote is not None and (not remote or remote.startswith("-") or not remote.isprintable()):
         raise UsageError(f"{remote!r} is no URL of a remote", next_step="give a path or a URL such as s3://bucket/path")
     root, history = _find(path)
-    missing = tuple(name for name in (*dvc.INIT_FILES, configuration.FILE) if not (root / name).exists())
+    missing = tuple(name for name in (*dvc.INIT_FILES, policy.FILE) if not (root / name).exists())
     url = _as_dvc_writes(remote, root) if remote is not None else None
     wanted = url if url is not None and _remote_url(root) != url else None
     changed = wanted is not None and _DVC_CONFIG not in missing and _is_committed(history, root, _DVC_CONFIG)
@@ -125,7 +127,7 @@ def execute(plan: InitPlan) -> InitReceipt:
         StorageError: the folder cannot be written.
     """
     history = History.create(plan.root) if plan.make_git else History.discover(plan.root)
-    contents = {**dvc.INIT_FILES, configuration.FILE: _CONFIG}
+    contents = {**dvc.INIT_FILES, policy.FILE: _CONFIG}
     try:
         for name in plan.make_files:
             (plan.root / name).parent.mkdir(exist_ok=True)

@@ -15,7 +15,6 @@ from ckptvcs.errors import FormatError, NotFound, Refused
 from ckptvcs.formats.artifact import PICKLE
 from ckptvcs.formats.components import EXTRA
 from ckptvcs.formats.reading import Artifact, Assembler, NeutralBuilder
-from ckptvcs.formats.tree.decode import Builder
 from ckptvcs.porcelain.checkpoints import require_checkpoint
 from ckptvcs.porcelain.describe import ref_of
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from ckptvcs.domain.checkpoint import Checkpoint
     from ckptvcs.domain.manifest import ComponentEntry, FileEntry
+    from ckptvcs.formats.tree.decode import Builder
     from ckptvcs.porcelain.repo import Repository
 
 
@@ -125,26 +125,38 @@ class Reading:
         self._manifest = checkpoint.manifest
         self._files = {file.path: file for file in self._manifest.all_files()}
         self._allow_pickle = allow_pickle
+        self._components = {c.name: c for c in self._manifest.components}
         names = [c.name for c in self._manifest.components if c.encoding == "tree"]
-        self._assembler = Assembler(Artifact(names, self.open), make_builder)
+        self._assembler = Assembler(Artifact(names, self.open), make_builder, hang=self._pending)
 
     def state(self, wanted: Collection[str] | None) -> Any:
         """The whole state, or a state of the wanted components alone."""
         if wanted is not None:
-            entries = [self._find(name) for name in wanted]
-            return State({entry.name: _Pending(lambda e=entry: self._read(e)) for entry in entries})
-        extra = next((c for c in self._manifest.components if c.name == EXTRA), None)
-        if extra is None:
-            return State({c.name: _Pending(lambda e=c: self._read(e)) for c in self._manifest.components})
-        return self._rooted(extra)
-
-    def _rooted(self, extra: ComponentEntry) -> Any:
-        """The state that hangs from the root tree in `extra`."""
-        root = self._read(extra)
-        if extra.encoding == "pickle" and isinstance(root, dict) and set(root) == {"order", "rest"}:
-            parts = {c.name: _Pending(lambda e=c: self._read(e)) for c in self._manifest.components if c.name != EXTRA}
-            return State({key: parts[key] if key in parts else root["rest"][key] for key in root["order"]})
+            return State({name: self._pending(name) for name in (self._find(w).name for w in wanted)})
+        if EXTRA not in self._components:
+            return State({name: self._pending(name) for name in self._components})
+        root = self._root()
+        if isinstance(root, _Pending):
+            return root.read()
         return State(root) if type(root) is dict else root
+
+    def _root(self) -> Any:
+        """What hangs at the root, with something pending wherever a component hangs."""
+        root = self._read(self._components[EXTRA])
+        if self._components[EXTRA].encoding == "pickle" and isinstance(root, dict) and set(root) == {"order", "rest"}:
+            rest = root["rest"]
+            return {key: rest[key] if key in rest else self._pending(key) for key in root["order"]}
+        return root
+
+    def _pending(self, name: str) -> _Pending:
+        if name == EXTRA:
+            return _Pending(self._rest)
+        return _Pending(lambda: self._read(self._find(name)))
+
+    def _rest(self) -> Any:
+        """The root without the components that hang from it."""
+        root = self._root()
+        return {k: v for k, v in root.items() if not isinstance(v, _Pending)} if isinstance(root, dict) else root
 
     def _find(self, name: str) -> ComponentEntry:
         entry = self._manifest.component(name)
@@ -171,12 +183,16 @@ class Reading:
             )
         from ckptvcs.formats import torch_state
 
-        return torch_state.read_trusted(self._repo.objects.store.path(ref_of(self._file(f"{entry.name}/{PICKLE}")).name))
+        return torch_state.read_trusted(
+            self._repo.objects.store.path(ref_of(self._file(f"{entry.name}/{PICKLE}")).name)
+        )
 
     def _file(self, path: str) -> FileEntry:
         entry = self._files.get(path)
         if entry is None:
-            raise FormatError(f"cannot read '{path}'", why="the manifest does not list it", next_step="run 'ckpt doctor'")
+            raise FormatError(
+                f"cannot read '{path}'", why="the manifest does not list it", next_step="run 'ckpt doctor'"
+            )
         return entry
 
     def open(self, path: str) -> Any:

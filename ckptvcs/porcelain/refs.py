@@ -90,7 +90,9 @@ def delete_branch(repo: Repository, name: str, *, dry_run: bool = False) -> Comm
     if tip is None:
         raise NotFound(f"no branch '{printable(name)}'", next_step="run 'ckpt branch' to see the branches")
     if repo.history.is_checked_out(name):
-        raise Refused(f"cannot delete branch '{name}'", why="it is checked out", next_step="check out another one first")
+        raise Refused(
+            f"cannot delete branch '{name}'", why="it is checked out", next_step="check out another one first"
+        )
     others = {*(t for n, t in repo.history.branches().items() if n != name), *(t.commit for t in repo.history.tags())}
     if not any(repo.history.is_ancestor(tip, other) for other in others):
         raise Refused(
@@ -125,7 +127,9 @@ def create_tag(
         NotFound: a mark was asked for, and the revision holds no checkpoint.
     """
     if not repo.history.is_branch_name(name) or "#" in name or "@" in name:
-        raise UsageError(f"'{printable(name)}' cannot be the name of a tag", next_step="use letters, digits, '-', '.', '/'")
+        raise UsageError(
+            f"'{printable(name)}' cannot be the name of a tag", next_step="use letters, digits, '-', '.', '/'"
+        )
     commit = locate(repo, revision, repo.config.track)
     checkpoint = checkpoint_at(repo, commit, repo.config.track)
     mark = mark_of(name)

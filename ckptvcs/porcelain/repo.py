@@ -9,21 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckptvcs.porcelain import config as configuration
-from ckptvcs.storage import dvc
-from ckptvcs.storage.history import commits
+from ckptvcs.storage.dvc import config as dvc
 from ckptvcs.storage.history.repository import History
-from ckptvcs.storage.index import LocalIndex
-from ckptvcs.storage.verified import VerifiedStore
-from ckptvcs.storage.workspace import Directory, Placing
 
+# The rest of storage is imported where it is first needed: a command that only looks needs none of it, and has 150 ms.
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from contextlib import AbstractContextManager
     from typing import Any
 
     from ckptvcs.domain.policy import Config
     from ckptvcs.storage.files import Lock
     from ckptvcs.storage.history.repository import Identity
+    from ckptvcs.storage.index import LocalIndex
+    from ckptvcs.storage.verified import VerifiedStore
+    from ckptvcs.storage.workspace import Directory, Placing
 
 LOCK_WAIT_S = 30.0
 """How long a command waits for another one; a save in the background of a training waits longer."""
@@ -66,7 +65,7 @@ class Repository:
 
     @cached_property
     def config(self) -> Config:
-        return configuration.read_config(self.root)
+        return configuration.read_config(self.root, self.private / "config.json")
 
     @cached_property
     def dvc_config(self) -> dvc.DvcConfig:
@@ -74,12 +73,17 @@ class Repository:
 
     @cached_property
     def index(self) -> LocalIndex:
-        return LocalIndex(commits.private_folder(self.history) / "index.sqlite3")
+        from ckptvcs.storage.index import LocalIndex
+
+        return LocalIndex(self.private / "index.sqlite3")
 
     @cached_property
     def objects(self) -> VerifiedStore:
         """The hot tier."""
-        return VerifiedStore(dvc.open_cache(self.dvc_config), self.index)
+        from ckptvcs.storage.objects import open_cache
+        from ckptvcs.storage.verified import VerifiedStore
+
+        return VerifiedStore(open_cache(self.dvc_config.cache_dir, group=self.dvc_config.shared_group), self.index)
 
     @property
     def identity(self) -> Identity:
@@ -87,6 +91,8 @@ class Repository:
 
     @property
     def placing(self) -> Placing:
+        from ckptvcs.storage.workspace import Placing
+
         return Placing(link=self.config.checkout.link, privileged=self.around.privileged)
 
     def close(self) -> None:
@@ -101,6 +107,11 @@ class Repository:
         return datetime.now(timezone.utc).astimezone()  # noqa: TID251 - this is the one clock
 
     # ---- paths
+
+    @property
+    def private(self) -> Path:
+        """`.git/ckptvcs`: what is this clone's alone, and can be lost. The first command that writes makes it."""
+        return self.history.private
 
     def track_path(self, track: str) -> str:
         """The artifact of a track, relative to the DVC root."""
@@ -121,20 +132,26 @@ class Repository:
 
     def is_ours(self, path: str) -> bool:
         """Whether a path relative to the git root is in our folder."""
-        return path.startswith(f"{self.git_path(self.config.directory)}/") or path == self.git_path(self.config.directory)
+        return path.startswith(f"{self.git_path(self.config.directory)}/") or path == self.git_path(
+            self.config.directory
+        )
 
     def workspace(self, track: str) -> Directory:
         """Where the artifact of a track lies in the workspace."""
+        from ckptvcs.storage.workspace import Directory
+
         return Directory(root=self.root, path=self.track_path(track))
 
     # ---- locks
 
     def lock(self) -> AbstractContextManager[tuple[Lock, dict[str, Any]]]:
         """Our own lock; see `commits.repository_lock`."""
+        from ckptvcs.storage.history import commits
+
         return commits.repository_lock(self.history, now=time.time(), timeout_s=self.lock_wait_s)
 
     def dvc_lock(self) -> Lock:
         """DVC's lock, which keeps `dvc gc` away."""
-        return dvc.lock(self.root, self.dvc_config, timeout_s=self.lock_wait_s)
+        from ckptvcs.storage.dvc import locks
 
-
+        return locks.lock(self.root, self.dvc_config, timeout_s=self.lock_wait_s)

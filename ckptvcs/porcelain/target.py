@@ -80,18 +80,19 @@ def check_branch_name(repo: Repository, name: str) -> None:
         )
 
 
-def find_place(repo: Repository, target: Target, code: CommitId | None) -> Place:
+def find_place(repo: Repository, target: Target, *, code: CommitId | None, start: CommitId | None) -> Place:
     """Decide parents and tree of a commit to a branch.
 
     Args:
         repo: the repository.
         target: the branch.
         code: the commit of the code that made the state.
+        start: where the branch begins if it does not exist yet.
     """
     history = repo.history
     tip = history.tip(target.ref)
     if tip is None:
-        return Place(tip=None, base=code, parents=(code,) if code else (), carried={})
+        return Place(tip=None, base=start, parents=(start,) if start else (), carried={})
     if code is None or history.same_outside(tip, code, repo.git_path(repo.config.directory)):
         return Place(tip=tip, base=tip, parents=(tip,), carried={})
     parents = (tip,) if history.is_ancestor(code, tip) else (tip, code)

@@ -12,13 +12,13 @@ import json
 import os
 import secrets
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.errors import HostileInput, LockHeld, from_os_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 PREFIX: Final = ".ckptvcs-"
 """Every name that we make for ourselves begins so. Neither DVC nor git takes such a file for one of theirs."""

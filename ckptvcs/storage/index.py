@@ -14,7 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ckptvcs.digest import Digest, digest
-from ckptvcs.storage.objects import ObjectName, ObjectRef
+from ckptvcs.storage.names import ObjectName, ObjectRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -74,7 +74,9 @@ class LocalIndex:
 
     def ref_of(self, path: str, info: os.stat_result) -> ObjectRef | None:
         """What a file was seen to be, if nothing about it changed since."""
-        for known, name, found, seal in self._query("SELECT stamp, name, digest, seal FROM seen WHERE path = ?", (path,)):
+        for known, name, found, seal in self._query(
+            "SELECT stamp, name, digest, seal FROM seen WHERE path = ?", (path,)
+        ):
             if known == stamp(info) and seal == _seal(path, known, name, found):
                 return ObjectRef(name=ObjectName(name), nbytes=info.st_size, digest=Digest(found))
         return None

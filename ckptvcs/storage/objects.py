@@ -9,58 +9,27 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
-import re
 import stat
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NewType, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from ckptvcs.digest import Digest, digest_of_parts, hasher, short
+from ckptvcs.digest import Digest, digest_of_parts, short
 from ckptvcs.errors import IntegrityError, MissingObject, WrongDigest, from_os_error
+from ckptvcs.progress import Progress, silent
 from ckptvcs.storage import files
+from ckptvcs.storage.ingest import NewObject, Written, ingest
+from ckptvcs.storage.names import ObjectName, ObjectRef, is_object_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from io import FileIO
+    from pathlib import Path
 
-    from typing_extensions import Buffer
-
-ObjectName = NewType("ObjectName", str)
-"""32 hexadecimal digits, with `.dir` behind them for the list of files of a directory."""
-
-DIR_SUFFIX: Final = ".dir"
 OBJECT_MODE: Final = 0o444
 """DVC believes an object of exactly this mode without reading it, so nothing may have it before it is complete."""
 
-_NAME: Final = re.compile(r"[0-9a-f]{32}(\.dir)?\Z")
-_PIECE: Final = 512 * 1024
-"""Hashed twice and written while it is still in the processor's cache."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObjectRef:
-    """An object: its name, its size in bytes and its digest."""
-
-    name: ObjectName
-    nbytes: int
-    digest: Digest
-
-
-@dataclass(frozen=True, slots=True)
-class NewObject:
-    """Bytes to be stored. `chunks()` may be called more than once and gives the same bytes each time."""
-
-    chunks: Callable[[], Iterable[Buffer]]
-    nbytes: int
-    suffix: str = ""
-
-
-def _silent(_: int) -> None:
-    pass
+_PIECE: Final = 1 << 20
 
 
 class ObjectStore(Protocol):
@@ -71,7 +40,7 @@ class ObjectStore(Protocol):
     name. `read` and `nbytes` never change anything.
     """
 
-    def put(self, objects: Sequence[NewObject], progress: Callable[[int], Any] = _silent) -> list[ObjectRef]:
+    def put(self, objects: Sequence[NewObject], progress: Progress = silent) -> list[ObjectRef]:
         """Store objects, in parallel; all of them or an error. `progress` is told about bytes as they are written."""
 
     def read(self, name: ObjectName) -> Iterator[bytes]:
@@ -87,18 +56,13 @@ class ObjectStore(Protocol):
         """Remove an object; no error if it is not here."""
 
 
-def is_object_name(text: str) -> bool:
-    """Whether `text` has the form of an object name."""
-    return _NAME.match(text) is not None
-
-
 class MemoryStore:
     """An object store in a dict: the oracle of the tests."""
 
     def __init__(self) -> None:
         self.objects: dict[ObjectName, bytes] = {}
 
-    def put(self, objects: Sequence[NewObject], progress: Callable[[int], Any] = _silent) -> list[ObjectRef]:
+    def put(self, objects: Sequence[NewObject], progress: Progress = silent) -> list[ObjectRef]:
         progress(sum(new.nbytes for new in objects))
         return [self._put(b"".join(bytes(c) for c in new.chunks()), new.suffix) for new in objects]
 
@@ -128,13 +92,11 @@ class LocalStore:
     Args:
         root: the `files/md5` folder; made when the first object is put.
         group: DVC's `cache.shared = group`: folders are writable for the group.
-        workers: threads that hash and write; more than cores, because some of them wait for the disk.
     """
 
-    def __init__(self, root: Path, *, group: bool = False, workers: int | None = None) -> None:
+    def __init__(self, root: Path, *, group: bool = False) -> None:
         self.root = root
         self._folder_mode = 0o2775 if group else 0o777
-        self._workers = workers or (os.cpu_count() or 1) + 2
 
     # ---- reading
 
@@ -183,7 +145,7 @@ class LocalStore:
 
     # ---- writing
 
-    def put(self, objects: Sequence[NewObject], progress: Callable[[int], Any] = _silent) -> list[ObjectRef]:
+    def put(self, objects: Sequence[NewObject], progress: Progress = silent) -> list[ObjectRef]:
         """Store objects: hashed once, while they are written.
 
         Raises:
@@ -194,15 +156,9 @@ class LocalStore:
             return []
         try:
             self._make_folder(self.root)
-            # Largest first: a thread that starts a big one last would leave the others idle.
-            order = sorted(range(len(objects)), key=lambda i: -objects[i].nbytes)
-            with ThreadPoolExecutor(min(self._workers, len(objects)), "ckptvcs-put") as pool:
-                futures = {i: pool.submit(self._put, objects[i], progress) for i in order}
-                try:
-                    refs = [futures[i].result() for i in range(len(objects))]
-                except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)  # on a full disk there is no point in the others
-                    raise
+            refs: list[ObjectRef] = ingest(
+                objects, folder=self.root, mode=OBJECT_MODE, publish=self._publish, progress=progress
+            )
             for folder in {self.path(ref.name).parent for ref in refs}:
                 files.fsync_dir(folder)
             files.fsync_dir(self.root)
@@ -210,38 +166,9 @@ class LocalStore:
             raise from_os_error(err, doing=f"write objects to '{self.root}'") from err
         return refs
 
-    def _put(self, new: NewObject, progress: Callable[[int], Any]) -> ObjectRef:
-        tmp = self.root / files.tmp_name()
-        fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)  # says to `sweep_temporaries` that someone is at it
-            ref = self._write(fd, new, progress)
-            os.fchmod(fd, OBJECT_MODE)
-            os.fsync(fd)  # an error here is final for this file: the kernel may have dropped the pages
-            self._publish(tmp, ref)
-        finally:
-            os.close(fd)
-            with contextlib.suppress(OSError):  # it has its name by now, or an error is on its way
-                os.unlink(tmp)
-        return ref
-
-    def _write(self, fd: int, new: NewObject, progress: Callable[[int], Any]) -> ObjectRef:
-        md5, blake3, nbytes = hashlib.md5(usedforsecurity=False), hasher(), 0
-        for chunk in new.chunks():
-            view = memoryview(chunk).cast("B")
-            nbytes += len(view)
-            for start in range(0, len(view), _PIECE):
-                piece = view[start : start + _PIECE]
-                md5.update(piece)
-                blake3.update(piece)
-                files.write_all(fd, piece)
-            progress(len(view))
-        if nbytes != new.nbytes:
-            raise IntegrityError("cannot store an object", why=f"it has {nbytes} bytes, {new.nbytes} were announced")
-        return ObjectRef(name=ObjectName(md5.hexdigest() + new.suffix), nbytes=nbytes, digest=Digest(blake3.hexdigest()))
-
-    def _publish(self, tmp: Path, ref: ObjectRef) -> None:
+    def _publish(self, tmp: str, new: NewObject, written: Written) -> ObjectRef:
         """Give a complete file its name, without ever overwriting one."""
+        ref = ObjectRef(name=ObjectName(written.md5 + new.suffix), nbytes=written.nbytes, digest=written.digest)
         final = self.path(ref.name)
         self._make_folder(final.parent)
         try:
@@ -256,8 +183,9 @@ class LocalStore:
                 self._meet(tmp, final, ref)
             else:
                 os.rename(tmp, final)
+        return ref
 
-    def _meet(self, tmp: Path, final: Path, ref: ObjectRef) -> None:
+    def _meet(self, tmp: str, final: Path, ref: ObjectRef) -> None:
         """An object of that name is there already: believe it only after reading it, replace it if it is damaged."""
         there = self.digest(ref.name)
         if there == ref.digest:
@@ -301,6 +229,11 @@ class LocalStore:
         except OSError as err:
             raise from_os_error(err, doing=f"remove object {short(name)}") from err
         files.fsync_dir(self.path(name).parent)
+
+
+def open_cache(cache_dir: Path, *, group: bool) -> LocalStore:
+    """The hot tier: DVC's local cache."""
+    return LocalStore(cache_dir / "files" / "md5", group=group)
 
 
 def missing(name: ObjectName, where: str) -> MissingObject:

@@ -1,5 +1,7 @@
-"""Objects that were read and found to be what their manifest says. Presence is not health: DVC's own check looks at a
-file's mode, this one at its bytes. A file that did not change since it was last read is not read again.
+"""Objects that were read and found to be what their manifest says.
+
+Presence is not health: DVC's own check looks at a file's mode, this one at its bytes. A file that did not change since it
+was last read is not read again.
 """
 
 from __future__ import annotations
@@ -7,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ckptvcs.digest import Digest, digest, hasher
 from ckptvcs.errors import IntegrityError, from_os_error
-from ckptvcs.storage.objects import LocalStore, ObjectName, ObjectRef, check_digest, missing
+from ckptvcs.progress import Progress, silent
+from ckptvcs.storage.names import ObjectName, ObjectRef
+from ckptvcs.storage.objects import LocalStore, check_digest, missing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from ckptvcs.storage.index import LocalIndex
 
@@ -50,7 +54,7 @@ class VerifiedStore:
             return False
         return True
 
-    def check(self, refs: Iterable[ObjectRef], progress: Callable[[int], Any] = lambda nbytes: None) -> None:
+    def check(self, refs: Iterable[ObjectRef], progress: Progress = silent) -> None:
         """Make sure that objects are here and whole, reading those of which that is not known.
 
         Args:

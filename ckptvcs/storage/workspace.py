@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from ckptvcs.errors import from_os_error
+from ckptvcs.progress import Progress, silent
 from ckptvcs.storage import files
 from ckptvcs.storage.verified import identify
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from ckptvcs.storage.objects import ObjectRef
+    from ckptvcs.storage.names import ObjectRef
     from ckptvcs.storage.verified import VerifiedStore
 
 LinkKind = Literal["auto", "reflink", "hardlink", "copy"]
@@ -34,7 +35,15 @@ LinkKind = Literal["auto", "reflink", "hardlink", "copy"]
 _STAGE: Final = f"{files.PREFIX}stage-"
 _ASIDE: Final = f"{files.PREFIX}aside-"
 _FICLONE: Final = 0x40049409
-_CANNOT_LINK: Final = {errno.EOPNOTSUPP, errno.EXDEV, errno.EPERM, errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.EMLINK}
+_CANNOT_LINK: Final = {
+    errno.EOPNOTSUPP,
+    errno.EXDEV,
+    errno.EPERM,
+    errno.ENOTTY,
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.EMLINK,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +92,7 @@ def materialise(
     *,
     source: VerifiedStore,
     placing: Placing,
-    progress: Callable[[int], None] = lambda nbytes: None,
+    progress: Progress = silent,
 ) -> None:
     """Make a directory hold exactly these files. What was there is gone afterwards: see `unsaved` first.
 
@@ -245,7 +254,7 @@ def _fill(
     *,
     source: VerifiedStore,
     placing: Placing,
-    progress: Callable[[int], None],
+    progress: Progress,
 ) -> None:
     def place(member: str) -> None:
         ref = members[member]

@@ -33,7 +33,9 @@ def open_artifact(path: Path) -> Source:
     def open_file(member: str) -> Any:
         file = path / member
         if file.is_symlink() or not file.is_file():
-            raise FormatError(f"cannot read '{file}'", why="it is missing, or a link", next_step="run 'ckpt restore HEAD'")
+            raise FormatError(
+                f"cannot read '{file}'", why="it is missing, or a link", next_step="run 'ckpt restore HEAD'"
+            )
         watched.append(file)
         return MappedFile(file).view if file.stat().st_size else b""
 

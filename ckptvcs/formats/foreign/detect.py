@@ -40,9 +40,13 @@ def open_source(path: Path, *, follow_links: bool = False) -> Source:
     try:
         path = path.resolve(strict=True)
     except FileNotFoundError as err:
-        raise UsageError(f"cannot read '{path}'", why="there is no such file or folder", next_step="check the path") from err
+        raise UsageError(
+            f"cannot read '{path}'", why="there is no such file or folder", next_step="check the path"
+        ) from err
     except (OSError, RuntimeError) as err:
-        raise UsageError(f"cannot read '{path}'", why=f"it cannot be followed: {err}", next_step="check its links") from err
+        raise UsageError(
+            f"cannot read '{path}'", why=f"it cannot be followed: {err}", next_step="check its links"
+        ) from err
     try:
         return _open_directory(path, follow_links=follow_links) if path.is_dir() else open_file(path)
     except OSError as err:

@@ -1,5 +1,7 @@
-"""The allow-list of the `.pt` reader: what each class and function that a state may name becomes, without torch or NumPy
-being asked. Everything made here is inert."""
+"""The allow-list of the `.pt` reader: what each class and function that a state may name becomes.
+
+Neither torch nor the classes themselves are asked; everything made here is inert.
+"""
 
 from __future__ import annotations
 

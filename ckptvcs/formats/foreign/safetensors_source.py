@@ -50,7 +50,9 @@ def read_index(path: Path) -> dict[str, str]:
         if path.stat().st_size > _MAX_INDEX:
             raise ValueError("it is too large")
         weight_map = json.loads(path.read_bytes())["weight_map"]
-        if not isinstance(weight_map, dict) or not all(isinstance(f, str) and is_segment(f) for f in weight_map.values()):
+        if not isinstance(weight_map, dict) or not all(
+            isinstance(f, str) and is_segment(f) for f in weight_map.values()
+        ):
             raise ValueError("its weight map is malformed")
     except (ValueError, KeyError, TypeError, RecursionError) as err:
         why = printable(str(err))[:120]

@@ -91,7 +91,7 @@ class PtFile:
             raise self._bad("it is a TorchScript program, not a state")
         if f"{prefix}byteorder" in self._records:
             start, size = self._records[f"{prefix}byteorder"]
-            if self._view[start : start + size] != b"little":
+            if bytes(self._view[start : start + size]) != b"little":
                 raise self._bad("it was written on a big-endian machine")
         return prefix
 

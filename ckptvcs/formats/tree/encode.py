@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.errors import FormatError
 from ckptvcs.formats.leaf import Leaf, Opaque, TorchAtom
-from ckptvcs.formats.tree.nodes import FACTORIES, FLAVOURS, INLINE_BYTES, MAX_DEPTH, MAX_NODES, NAMESPACES, Node, Path, where
+from ckptvcs.formats.tree.nodes import (
+    FACTORIES,
+    FLAVOURS,
+    INLINE_BYTES,
+    MAX_DEPTH,
+    MAX_NODES,
+    NAMESPACES,
+    Node,
+    Path,
+    where,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,7 +67,9 @@ class Encoder:
             deep = len(path) > MAX_DEPTH
             raise FormatError(
                 f"cannot represent '{where(path[:3])}...'",
-                why=f"the state is nested deeper than {MAX_DEPTH} levels" if deep else f"it has over {MAX_NODES} values",
+                why=f"the state is nested deeper than {MAX_DEPTH} levels"
+                if deep
+                else f"it has over {MAX_NODES} values",
                 next_step="flatten that part of the state before saving it" if deep else "keep long lists as tensors",
             )
         value = self._adapt(value)

@@ -173,12 +173,11 @@ def repository_lock(history: History, *, now: float, timeout_s: float) -> Iterat
     Yields:
         The lock, and the note of a dead holder (empty if there was none), which is taken back when the block ends well.
     """
-    folder = private_folder(history)
     try:
-        folder.mkdir(exist_ok=True)
+        history.private.mkdir(exist_ok=True)
     except OSError as err:
         raise from_os_error(err, doing=f"write to '{history.common_dir}'") from err
-    with Lock(folder / "lock", timeout_s=timeout_s) as lock:
+    with Lock(history.private / "lock", timeout_s=timeout_s) as lock:
         note, age = lock.read_note(), lock.note_age_s(now)
         if note:
             _remove_left_locks(note, now - age)
@@ -192,11 +191,6 @@ def _remove_left_locks(note: Mapping[str, Any], announced: float) -> None:
         with contextlib.suppress(OSError, TypeError):
             if -1.0 <= os.lstat(name).st_mtime - announced <= _NOTE_WINDOW_S:
                 os.unlink(name)
-
-
-def private_folder(history: History) -> Path:
-    """`.git/ckptvcs`: what is this clone's alone, and can be lost. It is made by the first command that writes."""
-    return history.common_dir / "ckptvcs"
 
 
 # --------------------------------------------------------------------------------------------------- branches, tags

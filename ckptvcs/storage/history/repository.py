@@ -25,7 +25,7 @@ HEADS = "refs/heads/"
 TAGS = "refs/tags/"
 
 # libgit2 makes neither objects nor refs durable unless it is told to; a commit that is reported must survive a power cut.
-pygit2.settings.enable_fsync_gitdir(True)
+pygit2.settings.enable_fsync_gitdir(True)  # noqa: FBT003 - pygit2's signature
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +76,8 @@ class History:
         common = self.git_dir / "commondir"
         relative = common.read_text(encoding="utf-8").strip() if common.is_file() else "."
         self.common_dir = (self.git_dir / relative).resolve()
+        self.private = self.common_dir / "ckptvcs"
+        """What is this clone's alone, and can be lost. The first command that writes makes it."""
 
     @classmethod
     def discover(cls, start: Path) -> History:
@@ -157,7 +159,9 @@ class History:
             UsageError: it is no revision at all.
         """
         if len(revision) > 512 or not revision.isprintable():
-            raise UsageError(f"no revision '{printable(revision[:60])}'", why="it holds control characters or is too long")
+            raise UsageError(
+                f"no revision '{printable(revision[:60])}'", why="it holds control characters or is too long"
+            )
         try:
             return CommitId(str(self.repo.revparse_single(revision).peel(ObjectType.COMMIT).id))
         except KeyError:
@@ -216,9 +220,7 @@ class History:
     def commit(self, commit: CommitId) -> Commit:
         """Look at a commit."""
         with git_errors(f"read commit {commit[:10]}"):
-            found = self.repo[commit]
-            assert isinstance(found, pygit2.Commit)
-            return _commit(found)
+            return _commit(self.repo[commit].peel(ObjectType.COMMIT))
 
     def walk(self, tips: list[CommitId], *, first_parent: bool = False) -> Iterator[Commit]:
         """Commits reachable from `tips`, children before their parents, newest first."""
@@ -292,7 +294,7 @@ class History:
 
 
 def _identity_in(config: pygit2.Config) -> tuple[str | None, str | None]:
-    name, email = (config[key] if key in config else None for key in ("user.name", "user.email"))
+    name, email = (config[key] if key in config else None for key in ("user.name", "user.email"))  # noqa: SIM401 - no `get`
     return name, email
 
 

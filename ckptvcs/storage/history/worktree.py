@@ -145,7 +145,7 @@ class _Conflicts(pygit2.CheckoutCallbacks):
     def checkout_notify_flags(self) -> CheckoutNotify:
         return CheckoutNotify.CONFLICT
 
-    def checkout_notify(self, why: Any, path: str, *_: Any) -> None:
+    def checkout_notify(self, why: Any, path: str, *_: Any) -> None:  # noqa: ARG002 - pygit2's signature
         self.paths.append(path)
 
 
@@ -164,7 +164,8 @@ def refuse_unless_plain(history: History, commit: CommitId) -> None:
     if sparse or filtered:
         raise Refused(
             f"cannot check out {commit[:10]}",
-            why="this repository uses " + ("a sparse checkout" if sparse else "filters in .gitattributes (such as LFS)"),
+            why="this repository uses "
+            + ("a sparse checkout" if sparse else "filters in .gitattributes (such as LFS)"),
             next_step=f"run 'git checkout {commit[:10]}' and then 'ckpt restore HEAD'",
         )
 
@@ -177,7 +178,8 @@ def update_files(history: History, commit: CommitId) -> None:
     """
     conflicts = _Conflicts()
     try:
-        history.repo.checkout_tree(history.repo[commit], strategy=CheckoutStrategy.SAFE, callbacks=conflicts)
+        tree = history.repo[commit]
+        history.repo.checkout_tree(tree, strategy=CheckoutStrategy.SAFE, callbacks=conflicts)  # type: ignore[no-untyped-call]
     except pygit2.GitError as err:
         if not conflicts.paths:
             with git_errors(f"check out {commit[:10]}"):

@@ -1,0 +1,85 @@
+"""`status`: how workspace and code stand to HEAD."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ckptvcs.porcelain.checkpoints import checkpoint_at, tracks_at
+from ckptvcs.porcelain.describe import ref_of
+from ckptvcs.storage import workspace
+from ckptvcs.storage.history import worktree
+from ckptvcs.storage.verified import identify
+
+if TYPE_CHECKING:
+    import os
+
+    from ckptvcs.domain.checkpoint import Checkpoint
+    from ckptvcs.porcelain.repo import Repository
+    from ckptvcs.storage.history.repository import CommitId
+    from ckptvcs.storage.names import ObjectRef
+
+Presence = Literal["clean", "changed", "missing", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackStatus:
+    """How the artifact of a track in the workspace stands to the checkpoint that is checked out."""
+
+    track: str
+    checkpoint: Checkpoint
+    presence: Presence
+    changed: tuple[str, ...]
+    """Files that differ, are missing, or should not be there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Where a repository stands."""
+
+    branch: str | None
+    head: CommitId | None
+    tracks: tuple[TrackStatus, ...]
+    code: worktree.Changes
+
+
+def status(repo: Repository) -> Status:
+    """Look at HEAD, the workspace and the code."""
+    head = repo.history.head()
+    tracks = [(track, checkpoint_at(repo, head, track)) for track in tracks_at(repo, head)] if head else []
+    return Status(
+        branch=repo.history.head_branch(),
+        head=head,
+        tracks=tuple(_track_status(repo, track, checkpoint) for track, checkpoint in tracks if checkpoint),
+        code=worktree.changes(repo.history, ours=repo.is_ours),
+    )
+
+
+def _track_status(repo: Repository, track: str, checkpoint: Checkpoint) -> TrackStatus:
+    where = repo.workspace(track)
+    expected = {file.path: ref_of(file) for file in checkpoint.manifest.all_files()}
+    changed: list[str] = []
+    found = set()
+    for member, info in workspace.walk(where):
+        found.add(member)
+        if member not in expected or not _is(repo, where.absolute(member), info, expected[member]):
+            changed.append(member)
+    if not found:
+        return TrackStatus(track=track, checkpoint=checkpoint, presence="missing", changed=())
+    changed.extend(set(expected) - found)
+    presence: Presence = "changed" if changed else "clean"
+    return TrackStatus(track=track, checkpoint=checkpoint, presence=presence, changed=tuple(sorted(changed)))
+
+
+def _is(repo: Repository, path: str, info: os.stat_result, ref: ObjectRef) -> bool:
+    if not stat.S_ISREG(info.st_mode) or info.st_size != ref.nbytes:
+        return False
+    known = repo.index.ref_of(path, info)
+    if known is None:
+        try:
+            known = identify(path)
+        except OSError:
+            return False
+        repo.index.saw([(path, info, known)])  # so that the next look is cheap
+    return known.digest == ref.digest

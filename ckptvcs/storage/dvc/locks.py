@@ -1,0 +1,60 @@
+"""DVC's locks: the repository lock that every `dvc` command takes, and the list of paths that a running stage writes."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from ckptvcs.errors import BadConfig, Conflict
+from ckptvcs.storage import files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ckptvcs.storage.dvc.config import DvcConfig
+
+
+def lock(root: Path, config: DvcConfig, *, timeout_s: float) -> files.Lock:
+    """DVC's own repository lock. Hold it for as short as can be: every other `dvc` command fails after 3 s of it.
+
+    Raises:
+        BadConfig: `core.hardlink_lock` is set, which needs DVC's lock program.
+    """
+    if config.hardlink_lock:
+        raise BadConfig(
+            "cannot lock the DVC repository",
+            why="'core.hardlink_lock' is set, and ckptvcs uses flock",
+            next_step="run 'dvc config --unset core.hardlink_lock' where the file system supports flock",
+        )
+    (root / ".dvc/tmp").mkdir(exist_ok=True)
+    return files.Lock(root / ".dvc/tmp/lock", timeout_s=timeout_s, stamp=b" %d\n" % os.getpid())
+
+
+def refuse_while_writing(root: Path, track_path: str) -> None:
+    """Refuse to touch a path that a running DVC stage writes to.
+
+    Raises:
+        Conflict: some living process has it in `.dvc/tmp/rwlock`.
+    """
+    try:
+        held = json.loads((root / ".dvc/tmp/rwlock").read_bytes())["write"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for path, holder in held.items():
+        relative = os.path.relpath(path, root)
+        near = f"{track_path}/".startswith(f"{relative}/") or f"{relative}/".startswith(f"{track_path}/")
+        if near and _is_alive(holder.get("pid")):
+            raise Conflict(
+                f"cannot write '{track_path}'",
+                why=f"'{holder.get('cmd', 'a DVC stage')}' (process {holder['pid']}) is writing '{relative}'",
+                next_step="wait for it to end and run the command again",
+            )
+
+
+def _is_alive(pid: Any) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (OSError, ValueError, TypeError):
+        return False
+    return True
