@@ -11,9 +11,11 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 try:
-    from ckptvcs.storage import _md5lanes
+    import ckptvcs.storage._md5lanes as native  # noqa: PLR0402 - the other form is a module that mypy cannot find
+
+    _WIDTH: Final = native.width()
 except ImportError:  # it was installed without a C compiler
-    _md5lanes = None
+    _WIDTH: Final = 0  # type: ignore[no-redef]
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +26,7 @@ BLOCK: Final = 64
 
 def width() -> int:
     """How many streams this processor hashes at once; 1 where it has to be done one by one."""
-    return max(_md5lanes.width(), 1) if _md5lanes is not None else 1
+    return max(_WIDTH, 1)
 
 
 def padding(nbytes: int) -> bytes:
@@ -36,7 +38,7 @@ class Lanes:
     """The MD5 states of `width()` streams."""
 
     def __init__(self) -> None:
-        self.width = _md5lanes.width()
+        self.width = _WIDTH
         self._state = bytearray(16 * self.width)
 
     def reset(self, lane: int) -> None:
@@ -46,7 +48,7 @@ class Lanes:
 
     def update(self, streams: Sequence[memoryview | None], blocks: int) -> None:
         """Hash the first `blocks` blocks of each stream; None for a lane that rests. The GIL is released."""
-        _md5lanes.update(self._state, tuple(streams), blocks)
+        native.update(self._state, tuple(streams), blocks)
 
     def hexdigest(self, lane: int) -> str:
         """The digest of a lane that was given its padding."""
