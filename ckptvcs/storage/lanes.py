@@ -11,11 +11,11 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 try:
-    import ckptvcs.storage._md5lanes as native  # noqa: PLR0402 - the other form is a module that mypy cannot find
+    import ckptvcs.storage._md5lanes as native
 
-    _WIDTH: Final = native.width()
+    _WIDTH = native.width()
 except ImportError:  # it was installed without a C compiler
-    _WIDTH: Final = 0  # type: ignore[no-redef]
+    _WIDTH = 0
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
