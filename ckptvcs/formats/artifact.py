@@ -117,7 +117,8 @@ def _member(
 def _shard(
     component: FlatComponent, file: str, names: list[str], known: Mapping[tuple[str, str], Digest]
 ) -> PlannedFile:
-    specs = {n: safetensors_file.stored_spec(component.leaves[n].dtype, component.leaves[n].shape) for n in names}
+    leaves = {name: component.leaves[name] for name in names}
+    specs = {n: safetensors_file.stored_spec(leaf.dtype, leaf.shape, leaf.alignment) for n, leaf in leaves.items()}
     head = safetensors_file.header(specs)
     order = [component.leaves[name] for name in safetensors_file.write_order(specs)]
     parts = (known[component.name, n].encode("ascii") for n in safetensors_file.write_order(specs))

@@ -44,9 +44,10 @@ class Parts:
     """A state, taken apart."""
 
     parts: tuple[Part, ...]
-    root: Any
-    """The rest of it, with a `$component` node wherever a part hung; None where the state is just a dict of the parts in
-    alphabetical order, which is how folders come back."""
+    has_root: bool
+    """False where the state is just a dict of the parts in alphabetical order, which is how folders come back."""
+    root: Any = None
+    """The rest of the state, with a `$component` node wherever a part hung."""
 
 
 def role_of(name: str) -> str:
@@ -74,15 +75,15 @@ def take_apart(
         roles: roles that are known, by name of the component; the others are told from the names.
     """
     if type(state) not in (dict, OrderedDict):
-        return Parts(parts=(), root=state)
+        return Parts(parts=(), has_root=True, root=state)
     if state and all(map(is_leaf, state.values())):
-        return Parts(parts=(Part(name="model", role="model", value=state),), root=_hook("model"))
+        return Parts(parts=(Part(name="model", role="model", value=state),), has_root=True, root=_hook("model"))
     roles = roles or {}
     names = _component_names(state, is_leaf, roles)
     parts = tuple(Part(name=name, role=roles.get(name) or role_of(name), value=state[name]) for name in names)
     if type(state) is dict and names == sorted(state, key=str) and not rooted:
-        return Parts(parts=parts, root=None)
-    return Parts(parts=parts, root=_with_hooks(state, names))
+        return Parts(parts=parts, has_root=False)
+    return Parts(parts=parts, has_root=True, root=_with_hooks(state, names))
 
 
 def _component_names(state: Mapping[Any, Any], is_leaf: Callable[[Any], bool], roles: Mapping[str, str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.errors import UnsupportedValue
 from ckptvcs.formats.components import EXTRA, Part, Parts
@@ -100,7 +100,7 @@ def unsupported(problems: list[tuple[Path, str]]) -> UnsupportedValue:
 
 def _with_root(parts: Parts) -> Iterable[Part]:
     yield from parts.parts
-    if parts.root is not None:
+    if parts.has_root:
         yield Part(name=EXTRA, role=EXTRA, value=parts.root)
 
 
@@ -149,6 +149,9 @@ def _unique(name: str, taken: Iterable[str]) -> str:
 
 # ------------------------------------------------------------------------------------------------- shared memory
 
+_WIDEST: Final = 16
+"""The alignment that the widest element type needs (`C128`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Place:
@@ -190,7 +193,8 @@ def _clusters(places: list[_Place]) -> Iterable[list[_Place]]:
 
 def _store_once(cluster: list[_Place]) -> None:
     start, stop = min(p.span.start for p in cluster), max(p.span.stop for p in cluster)
-    base = next((p for p in cluster if _covers(p, start, stop)), None) or _add_base(cluster[0], start, stop)
+    one_type = len({place.leaf.dtype for place in cluster}) == 1
+    base = next((p for p in cluster if one_type and _covers(p, start, stop)), None) or _add_base(cluster[0], start, stop)
     for place in cluster:
         if place.leaf is base.leaf:
             continue
@@ -221,6 +225,7 @@ def _add_base(first: _Place, start: int, stop: int) -> _Place:
         shape=(size,),
         read=lambda: first.span.read(start, stop),
         release=first.leaf.release,
+        alignment=_WIDEST,
     )
     name = _unique(f"{first.name}~storage", {*first.component.leaves, *first.component.views})
     first.component.leaves[name] = leaf

@@ -55,6 +55,8 @@ class Leaf:
     """JSON values that loading needs beside the bytes: `requires_grad`, `parameter`, `stride`, `expand`, `device`."""
     span: Span | None = None
     release: Callable[[], None] = lambda: None
+    alignment: int = 0
+    """For bytes that tensors of wider types look at: the alignment that those need; 0 is that of the type."""
 
     @property
     def nbytes(self) -> int:

@@ -9,7 +9,7 @@ reads what we write and that we read what it writes.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.errors import FormatError, HostileInput
@@ -31,12 +31,18 @@ _FORMAT: Final = {"format": "pt"}
 """transformers refuses a file without it."""
 
 
+_DATA_ALIGNMENT: Final = 64
+"""Where the tensors begin, so that one in a memory map is aligned for every instruction of a processor."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """Type and shape of a tensor as a header names them."""
 
     dtype: str
     shape: tuple[int, ...]
+    alignment: int = field(default=0, compare=False)
+    """Address that its bytes need to be a multiple of, where it is not the size of an element."""
 
     @property
     def nbytes(self) -> int:
@@ -52,16 +58,17 @@ class Slot:
     stop: int
 
 
-def stored_spec(dtype: str, shape: tuple[int, ...]) -> Spec:
+def stored_spec(dtype: str, shape: tuple[int, ...], alignment: int = 0) -> Spec:
     """How a tensor is written: as itself where safetensors has its type, else as bytes with one more dimension."""
     if dtype in dtypes.SAFETENSORS:
-        return Spec(dtype, shape)
-    return Spec("U8", (*shape, dtypes.itemsize(dtype)))
+        return Spec(dtype, shape, alignment)
+    size = dtypes.itemsize(dtype)
+    return Spec("U8", (*shape, size), size if size in (2, 4, 8, 16) else 1)
 
 
 def write_order(specs: Mapping[str, Spec]) -> list[str]:
-    """The order of tensors in a file: wide types first, so that every tensor is aligned; then by name."""
-    return sorted(specs, key=lambda name: (-dtypes.itemsize(specs[name].dtype), name))
+    """The order of tensors in a file: widest alignment first, so that every tensor has its own; then by name."""
+    return sorted(specs, key=lambda name: (-(specs[name].alignment or dtypes.itemsize(specs[name].dtype)), name))
 
 
 def header(specs: Mapping[str, Spec]) -> bytes:
@@ -72,7 +79,7 @@ def header(specs: Mapping[str, Spec]) -> bytes:
         start, end = end, end + specs[name].nbytes
         entries[name] = {"dtype": specs[name].dtype, "shape": specs[name].shape, "data_offsets": [start, end]}
     text = json.dumps(entries, separators=(",", ":")).encode("ascii")
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(8 + len(text)) % _DATA_ALIGNMENT)
     return len(text).to_bytes(8, "little") + text
 
 

@@ -113,6 +113,8 @@ class TensorBuilder(LeafBuilder):
         dtype, itemsize = _dtype(entry.dtype), dtypes.itemsize(entry.dtype)
         start = stored.storage_offset() * stored.element_size() + entry.offset
         view = torch.empty(0, dtype=dtype, device=stored.device)
+        if start % itemsize:
+            raise FormatError(f"cannot read tensor '{entry.of}'", why="a view of it begins within an element")
         try:
             view = view.set_(stored.untyped_storage(), start // itemsize, entry.shape, entry.strides)
         except RuntimeError as err:

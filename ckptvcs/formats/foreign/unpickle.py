@@ -214,7 +214,7 @@ def _string_line(vm: Interpreter) -> None:
 def _tuple_of(count: int) -> Callable[[Interpreter], None]:
     def run(vm: Interpreter) -> None:
         items = tuple(finished(v) for v in vm.stack[len(vm.stack) - count :])
-        if len(items) != count or _MARK in items:
+        if len(items) != count or any(item is _MARK for item in items):
             raise ValueError("stack underflow")
         del vm.stack[len(vm.stack) - count :]
         vm.push(items)

@@ -1,0 +1,48 @@
+"""A world of its own for every test: no configuration of the user, no clock that matters, no network."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.support.world import World
+
+hypothesis.settings.register_profile("default", deadline=None, derandomize=True, max_examples=60, print_blob=True)
+hypothesis.settings.register_profile("deep", deadline=None, max_examples=2000, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the machine's configuration reaches a test, and nothing of a test's reaches the machine."""
+    home = tmp_path_factory.mktemp("home")
+    for name in list(os.environ):
+        if name.startswith(("GIT_", "DVC_", "CKPT_", "XDG_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(home / "dvc-site"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (home / ".gitconfig").write_text(
+        "[user]\n\tname = Test\n\temail = test@example.com\n[init]\n\tdefaultBranch = main\n"
+    )
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """A repository with git, DVC and ckptvcs, and the programs to look at it with."""
+    return World.create(tmp_path / "repo")
+
+
+@pytest.fixture
+def git(tmp_path: Path):
+    """Run git in a folder."""
+
+    def run(*args: str, cwd: Path = tmp_path) -> str:
+        return subprocess.run(["git", *args], cwd=cwd, check=True, capture_output=True, text=True).stdout
+
+    return run
