@@ -13,6 +13,7 @@ from ckptvcs.errors import Bug, CkptvcsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import ModuleType
 
 # Verb -> what it does, as `ckpt --help` says it; a test holds that it is the first line of the verb's own help. Listing
 # verbs must not import them.
@@ -89,8 +90,6 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 def run(args: Sequence[str] | None, *, as_json: bool) -> int:
     """Run `ckpt` and return its status; errors are worded on stderr."""
-    from ckptvcs.cli import render
-
     try:
         status = cli.main(args, prog_name="ckpt", standalone_mode=False)
         return status if isinstance(status, int) else 0
@@ -98,23 +97,28 @@ def run(args: Sequence[str] | None, *, as_json: bool) -> int:
         err.show()
         return err.exit_code
     except (click.Abort, KeyboardInterrupt):
-        render.talk("interrupted")
+        _render().talk("interrupted")
         return 130
     except CkptvcsError as err:
-        render.error(err, as_json=as_json)
+        _render().error(err, as_json=as_json)
         return err.exit_status
     except BrokenPipeError:
         sys.stderr.close()  # who reads our answer has read enough
         return 0
-    except MemoryError:
-        raise
-    except Exception as err:
+    except Exception as err:  # whatever gets here is our fault, and must be told as such
         bug = Bug(
             "something went wrong that should not be possible",
             why=f"{type(err).__name__}: {err}",
             next_step="run it again with CKPT_DEBUG=1 and report what it prints",
         )
-        render.error(bug, as_json=as_json)
-        if render.debugging():
+        _render().error(bug, as_json=as_json)
+        if _render().debugging():
             raise
         return bug.exit_status
+
+
+def _render() -> ModuleType:
+    """The module that prints, for those who have something to say: `ckpt --help` has not."""
+    from ckptvcs.cli import render
+
+    return render

@@ -194,7 +194,9 @@ def _clusters(places: list[_Place]) -> Iterable[list[_Place]]:
 def _store_once(cluster: list[_Place]) -> None:
     start, stop = min(p.span.start for p in cluster), max(p.span.stop for p in cluster)
     one_type = len({place.leaf.dtype for place in cluster}) == 1
-    base = next((p for p in cluster if one_type and _covers(p, start, stop)), None) or _add_base(cluster[0], start, stop)
+    base = next((p for p in cluster if one_type and _covers(p, start, stop)), None) or _add_base(
+        cluster[0], start, stop
+    )
     for place in cluster:
         if place.leaf is base.leaf:
             continue

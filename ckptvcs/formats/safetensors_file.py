@@ -71,9 +71,14 @@ def write_order(specs: Mapping[str, Spec]) -> list[str]:
     return sorted(specs, key=lambda name: (-(specs[name].alignment or dtypes.itemsize(specs[name].dtype)), name))
 
 
-def header(specs: Mapping[str, Spec]) -> bytes:
-    """The first bytes of a file with these tensors in `write_order`, the length field included."""
-    entries: dict[str, Any] = {METADATA: _FORMAT}
+def header(specs: Mapping[str, Spec], metadata: Mapping[str, str] | None = None) -> bytes:
+    """The first bytes of a file with these tensors in `write_order`, the length field included.
+
+    Args:
+        specs: the tensors, by name.
+        metadata: what the file shall say beside them.
+    """
+    entries: dict[str, Any] = {METADATA: {**_FORMAT, **(metadata or {})}}
     end = 0
     for name in write_order(specs):
         start, end = end, end + specs[name].nbytes

@@ -244,6 +244,8 @@ class _Tensors:
     def __init__(self, repo: Repository, checkpoint: Checkpoint, component: str) -> None:
         names = [c.name for c in checkpoint.manifest.components if c.encoding == "tree"]
         artifact = Artifact(names, open_component_file(repo, checkpoint))
+        source = checkpoint.manifest.source
+        self._metadata = source.metadata if source.format == "safetensors" else {}
         self._leaves = dict(named_leaves(build(artifact, NeutralBuilder, [component])[component]))
         for name, leaf in self._leaves.items():
             if leaf.dtype not in dtypes.SAFETENSORS or "expand" in leaf.attrs:
@@ -280,7 +282,7 @@ class _Tensors:
     def write(self, names: list[str], file: BinaryIO) -> None:
         """Write a safetensors file of these tensors."""
         specs = {name: safetensors_file.Spec(self._leaves[name].dtype, self._leaves[name].shape) for name in names}
-        file.write(safetensors_file.header(specs))
+        file.write(safetensors_file.header(specs, self._metadata))
         for name in safetensors_file.write_order(specs):
             file.write(self._leaves[name].read())
 

@@ -60,7 +60,7 @@ def relative(module: Path) -> str:
 
 
 def layer(name: str) -> str:
-    return name.split("/")[0].removesuffix(".py")
+    return name.split("/", maxsplit=1)[0].removesuffix(".py")
 
 
 def imports(module: Path) -> list[str]:

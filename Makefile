@@ -1,0 +1,60 @@
+# Every target makes the virtual environment it needs. On a machine with only Python and git, `make demo` just works.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# What CI and these targets install is pinned; users get the open ranges of pyproject.toml.
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# The fault tests take system calls apart with strace; it is installed where that is possible, and they say so where not.
+STRACE := $(shell command -v strace 2>/dev/null)
+
+.PHONY: help demo test test-long bench lint docs clean
+
+help:
+	@echo "make demo       train a small GPT, kill it, go on exactly, fork, tag, restore (about two minutes)"
+	@echo "make test       all tests but the long ones"
+	@echo "make test-long  the long ones: full fault sweeps, deep property runs, power cuts"
+	@echo "make bench      measure, and write docs/benchmarks.md"
+	@echo "make lint       ruff and mypy"
+	@echo "make docs       write the pages that are generated from the code"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# What a user has who installed ckptvcs[train].
+$(VENV)/.train: $(BIN)/python pyproject.toml constraints.txt ckptvcs/storage/_md5lanes.c
+	$(PIP) -e '.[train]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.train
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.train
+	$(BIN)/python demo/run.py
+
+test: $(VENV)/.dev strace
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+test-long: $(VENV)/.dev strace
+	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest -n 2 --dist load -q -m 'long or not long' --timeout 7200
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m tests.bench.run --write docs/benchmarks.md
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m tests.support.reference
+
+.PHONY: strace
+strace:
+ifeq ($(STRACE),)
+	-@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get install -y -qq strace >/dev/null; fi
+endif
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

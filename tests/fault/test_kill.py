@@ -1,0 +1,60 @@
+"""SIGKILL before every system call of a command that changes something: nothing is lost, and the next command works."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import strace
+from tests.support.scenarios import SCENARIOS, Ground, Scenario, ground
+
+IN_SHORT = 14
+"""Points of a scenario in the default run; `make test-long` takes all of them."""
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Ground:
+    return ground(tmp_path_factory.mktemp("ground") / "base")
+
+
+def points_of(scenario: Scenario, ground: Ground, tmp_path: Path, mutant: str = "none") -> list[strace.Point]:
+    traced = ground.copy(tmp_path / "traced")
+    calls = strace.trace(scenario.command(mutant), traced.world.root, tmp_path / "log")
+    return strace.points(calls, tmp_path / "traced")
+
+
+def sweep(scenario: Scenario, points: list[strace.Point], ground: Ground, tmp_path: Path, mutant: str = "none") -> int:
+    """Kill at each point, each time from the same beginning; returns how often the process really died."""
+    died = 0
+    for point in points:
+        here = ground.copy(tmp_path / "here")
+        done = strace.kill(scenario.command(mutant), here.world.root, point)
+        died += done.returncode != 0
+        try:
+            scenario.examine(here, done=done.returncode == 0)
+        except AssertionError as err:
+            raise AssertionError(f"{scenario.name} killed at {point}: {err}") from err
+    return died
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)
+def test_a_kill_loses_nothing(scenario: Scenario, prepared: Ground, tmp_path: Path):
+    points = points_of(scenario, prepared, tmp_path)
+    assert len(points) > 30, "the harness sees hardly anything"
+
+    died = sweep(scenario, strace.sample(points, IN_SHORT), prepared, tmp_path)
+
+    assert died >= IN_SHORT // 2, "hardly any of the kills came through: the harness is blind"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)
+def test_a_kill_at_any_point_loses_nothing(scenario: Scenario, prepared: Ground, tmp_path: Path):
+    points = points_of(scenario, prepared, tmp_path)
+
+    died = sweep(scenario, points, prepared, tmp_path)
+
+    print(f"{scenario.name}: {len(points)} points, {died} kills")
+    assert died >= len(points) * 0.8
