@@ -37,15 +37,8 @@ def ref_before_objects() -> None:
         return MemoryStore().put(objects)
 
     def nbytes(self: Any, name: Any) -> Any:
-        return next(
-            (
-                o.nbytes
-                for _, objects in late
-                for o, r in zip(objects, MemoryStore().put(objects), strict=True)
-                if r.name == name
-            ),
-            None,
-        )
+        announced = (pair for _, objects in late for pair in zip(objects, MemoryStore().put(objects), strict=True))
+        return next((new.nbytes for new, ref in announced if ref.name == name), None)
 
     def commit_first(*args: Any) -> Any:
         result = real_commit(*args)
