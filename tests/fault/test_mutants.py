@@ -18,7 +18,7 @@ COMMIT, _, CHECKOUT, _ = SCENARIOS
 
 def near(points: list[strace.Point], pattern: str, *, count: int, before: bool = False) -> list[strace.Point]:
     """The points around the first call that a pattern fits."""
-    at = next(i for i, point in enumerate(points) if re.search(pattern, str(point)))
+    at = next(i for i, point in enumerate(points) if point.fits(pattern))
     return points[max(at - count, 0) : at] if before else points[at : at + count]
 
 
@@ -56,7 +56,7 @@ def test_a_ref_that_moves_before_its_objects(prepared: Ground, tmp_path: Path):
 
 def test_objects_that_are_written_in_place(prepared: Ground, tmp_path: Path):
     points = points_of(COMMIT, prepared, tmp_path, "objects_in_place")
-    torn = [point for point in points if re.search(r"write#\d+ \d+<[^>]*/md5/[0-9a-f]{2}/", str(point))]
+    torn = [point for point in points if point.fits(r"^write \d+<[^>]*/md5/[0-9a-f]{2}/")]
 
     is_noticed(COMMIT, "objects_in_place", torn[1:8], prepared, tmp_path)
 
@@ -84,7 +84,7 @@ def test_an_index_that_stays_behind(prepared: Ground, tmp_path: Path):
 
 def test_a_workspace_that_is_filled_in_place(prepared: Ground, tmp_path: Path):
     points = points_of(CHECKOUT, prepared, tmp_path, "workspace_in_place")
-    inside = [point for point in points if "/checkpoints/model/" in str(point)]
+    inside = [point for point in points if point.fits(r"/checkpoints/model/")]
     here = prepared.copy(tmp_path / "here")
 
     strace.kill(CHECKOUT.command("workspace_in_place"), here.world.root, inside[len(inside) // 2])
@@ -111,7 +111,7 @@ def test_a_source_that_is_moved(prepared: Ground, tmp_path: Path):
 
 def test_errors_that_are_swallowed(prepared: Ground, tmp_path: Path):
     points = points_of(COMMIT, prepared, tmp_path, "errors_swallowed")
-    writes = [p for p in points if p.call == "write" and "/md5/.ckptvcs-" in str(p)]
+    writes = [p for p in points if p.fits(r"^write \d+<[^>]*/md5/\.ckptvcs-")]
     noticed = False
     for point in writes[:4]:
         here = prepared.copy(tmp_path / "here")

@@ -43,6 +43,9 @@ class Point:
     def __str__(self) -> str:
         return f"{self.call}#{self.number} {self.detail[:90]}"
 
+    def fits(self, pattern: str) -> bool:
+        return re.search(pattern, f"{self.call} {self.detail}") is not None
+
 
 def required() -> str:
     """The strace program; the test is skipped, and says why, where there is none that may trace."""
