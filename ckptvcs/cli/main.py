@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import click
 
 from ckptvcs._version import VERSION
-from ckptvcs.errors import Bug, CkptvcsError
+from ckptvcs.errors import Bug, CkptvcsError, from_os_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,21 +101,30 @@ def run(args: Sequence[str] | None, *, as_json: bool) -> int:
         _render().talk("interrupted")
         return 130
     except CkptvcsError as err:
-        _render().error(err, as_json=as_json)
-        return err.exit_status
+        return _fail(err, as_json=as_json)
     except BrokenPipeError:
         sys.stderr.close()  # who reads our answer has read enough
         return 0
+    except (
+        OSError
+    ) as err:  # the machine's fault, at a place where we did not expect it; or our answer cannot be written
+        return _fail(from_os_error(err, doing="go on"), as_json=as_json)
     except Exception as err:  # whatever gets here is our fault, and must be told as such
         bug = Bug(
             "something went wrong that should not be possible",
             why=f"{type(err).__name__}: {err}",
             next_step="run it again with CKPT_DEBUG=1 and report what it prints",
         )
-        _render().error(bug, as_json=as_json)
         if _render().debugging():
             raise
-        return bug.exit_status
+        return _fail(bug, as_json=as_json)
+
+
+def _fail(err: CkptvcsError, *, as_json: bool) -> int:
+    """Word an error and return its status, which tells the truth also where stderr takes no words."""
+    with contextlib.suppress(OSError):
+        _render().error(err, as_json=as_json)
+    return err.exit_status
 
 
 def _render() -> ModuleType:

@@ -236,8 +236,7 @@ class Lock:
             except OSError as err:
                 raise from_os_error(err, doing=f"lock '{self._path}'") from err
         if self._stamp:
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, self._stamp, 0)
+            self._rewrite(self._stamp)
 
     def _held(self) -> LockHeld:
         holder = os.pread(self._fd, 64, 0).decode("ascii", "replace").strip()
@@ -262,11 +261,24 @@ class Lock:
         return note if isinstance(note, dict) else {}
 
     def write_note(self, note: dict[str, Any]) -> None:
-        """Leave a note, durably; an empty one takes the last one back."""
-        os.ftruncate(self._fd, 0)
-        if note:
-            os.pwrite(self._fd, json.dumps(note).encode("ascii"), 0)
-        os.fsync(self._fd)
+        """Leave a note, durably; an empty one takes the last one back.
+
+        Raises:
+            StorageError: the disk is full, read-only or failing.
+        """
+        self._rewrite(json.dumps(note).encode("ascii") if note else b"")
+        try:
+            os.fsync(self._fd)
+        except OSError as err:
+            raise from_os_error(err, doing=f"write '{self._path}'") from err
+
+    def _rewrite(self, data: bytes) -> None:
+        try:
+            os.ftruncate(self._fd, 0)
+            if data:
+                os.pwrite(self._fd, data, 0)
+        except OSError as err:
+            raise from_os_error(err, doing=f"write '{self._path}'") from err
 
     def note_age_s(self, now: float) -> float:
         """Seconds since the note was written."""

@@ -14,22 +14,24 @@ from tests.support.scenarios import SCENARIOS, Ground, Scenario
 
 __all__ = ["prepared"]
 
-IN_SHORT = 5
+IN_SHORT = 3
 # 70 is a bug of ours: no fault of the machine may look like one.
 HONEST = {0, 10, 11, 12, 20, 30, 50}
 
 
 def sweep(scenario: Scenario, points: list[strace.Point], error: str, ground: Ground, tmp_path: Path) -> None:
     for point in points:
-        for for_ever in (False, True):
+        # No disk fails every `open` for ever: Python itself would not find its modules.
+        for for_ever in (False, True) if point.call != "openat" else (False,):
             here = ground.copy(tmp_path / "here")
             done = strace.fail(scenario.command(), here.world.root, point, error, for_ever=for_ever)
             try:
                 assert done.returncode in HONEST, f"exit {done.returncode}: {done.stderr}"
-                assert (done.returncode == 0) != ("error:" in done.stderr), (
+                deaf = for_ever and point.call == "write"  # then stderr fails too: the exit status has to say it all
+                assert deaf or (done.returncode == 0) != ("error:" in done.stderr), (
                     f"exit {done.returncode}, said: {done.stderr}"
                 )
-                if done.returncode:
+                if done.returncode and not deaf:
                     assert re.search(r"error: .+\n  why:  .+", done.stderr), f"no cause is given: {done.stderr}"
                 scenario.examine(here, done=done.returncode == 0 and "could not be updated" not in done.stderr)
             except AssertionError as err:
@@ -67,7 +69,7 @@ def mount(where: Path, options: str) -> None:
         pytest.skip(f"a file system of our own cannot be mounted here: {done.stderr.strip()}")
 
 
-@pytest.mark.parametrize("options", ["size=1m", "nr_inodes=120"], ids=["bytes", "inodes"])
+@pytest.mark.parametrize("options", ["size=1m", "nr_inodes=1200"], ids=["bytes", "inodes"])
 def test_a_disk_that_is_really_full(prepared: Ground, tmp_path: Path, options: str):
     mount(tmp_path / "small", options)
     try:
@@ -75,7 +77,7 @@ def test_a_disk_that_is_really_full(prepared: Ground, tmp_path: Path, options: s
         first = subprocess.run(
             ["dd", "if=/dev/zero", f"of={tmp_path}/small/filler", "bs=64k"], capture_output=True, check=False
         )
-        for n in range(200 if "inodes" in options else 0):
+        for n in range(1200 if "inodes" in options else 0):
             try:
                 (tmp_path / f"small/inode-{n}").touch()
             except OSError:

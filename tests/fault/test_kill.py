@@ -9,7 +9,7 @@ import pytest
 from tests.support import strace
 from tests.support.scenarios import SCENARIOS, Ground, Scenario, ground
 
-IN_SHORT = 14
+IN_SHORT = 8
 """Points of a scenario in the default run; `make test-long` takes all of them."""
 
 

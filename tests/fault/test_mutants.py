@@ -56,7 +56,7 @@ def test_a_ref_that_moves_before_its_objects(prepared: Ground, tmp_path: Path):
 
 def test_objects_that_are_written_in_place(prepared: Ground, tmp_path: Path):
     points = points_of(COMMIT, prepared, tmp_path, "objects_in_place")
-    torn = [point for point in points if point.fits(r"^write \d+<[^>]*/md5/[0-9a-f]{2}/")]
+    torn = [point for point in points if point.fits(r"^writev \d+<[^>]*/md5/[0-9a-f]{2}/")]
 
     is_noticed(COMMIT, "objects_in_place", torn[1:8], prepared, tmp_path)
 

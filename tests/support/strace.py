@@ -81,14 +81,25 @@ def trace(command: list[str], cwd: Path, log: Path) -> list[tuple[str, str, str]
 
 
 def points(calls: list[tuple[str, str, str]], within: Path) -> list[Point]:
-    """The calls that change something below a folder."""
+    """The calls that change something below a folder.
+
+    strace counts the calls of each thread, and a fault comes to whichever thread gets to its number first. A call of a
+    worker whose number the main thread passes while Python starts can not be reached that way, and is no point.
+    """
+    main = calls[0][0]
+    start_up: Counter[str] = Counter()
+    working = False
     counts: Counter[tuple[str, str]] = Counter()
     found: dict[tuple[str, int], Point] = {}
     for thread, call, rest in calls:
         counts[thread, call] += 1
+        number = counts[thread, call]
         changes = call != "openat" or re.search(r"O_(CREAT|WRONLY|RDWR|TRUNC)", rest)
-        if changes and str(within) in rest:
-            number = counts[thread, call]
+        ours = bool(changes) and str(within) in rest
+        working = working or ours
+        if thread == main and not working:
+            start_up[call] += 1
+        if ours and (thread == main or number > start_up[call]):
             found.setdefault((call, number), Point(call, number, rest))
     return list(found.values())
 
