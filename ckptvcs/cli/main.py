@@ -100,24 +100,26 @@ def run(args: Sequence[str] | None, *, as_json: bool) -> int:
     except (click.Abort, KeyboardInterrupt):
         _render().talk("interrupted")
         return 130
-    except CkptvcsError as err:
-        return _fail(err, as_json=as_json)
     except BrokenPipeError:
         sys.stderr.close()  # who reads our answer has read enough
         return 0
-    except (
-        OSError
-    ) as err:  # the machine's fault, at a place where we did not expect it; or our answer cannot be written
-        return _fail(from_os_error(err, doing="go on"), as_json=as_json)
-    except Exception as err:  # whatever gets here is our fault, and must be told as such
-        bug = Bug(
-            "something went wrong that should not be possible",
-            why=f"{type(err).__name__}: {err}",
-            next_step="run it again with CKPT_DEBUG=1 and report what it prints",
-        )
-        if _render().debugging():
-            raise
-        return _fail(bug, as_json=as_json)
+    except Exception as err:  # noqa: BLE001 - nothing is swallowed: whatever gets here is told, by its name
+        return _fail(_named(err), as_json=as_json)
+
+
+def _named(err: Exception) -> CkptvcsError:
+    """Which of our errors it is: the machine's fault where nobody expected it, or else our own."""
+    if isinstance(err, CkptvcsError):
+        return err
+    if isinstance(err, OSError):
+        return from_os_error(err, doing="go on")
+    if _render().debugging():
+        raise err
+    return Bug(
+        "something went wrong that should not be possible",
+        why=f"{type(err).__name__}: {err}",
+        next_step="run it again with CKPT_DEBUG=1 and report what it prints",
+    )
 
 
 def _fail(err: CkptvcsError, *, as_json: bool) -> int:
