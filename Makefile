@@ -11,7 +11,7 @@ STRACE := $(shell command -v strace 2>/dev/null)
 .PHONY: help demo test test-long bench lint docs clean
 
 help:
-	@echo "make demo       train a small GPT, kill it, go on exactly, fork, tag, restore (about two minutes)"
+	@echo "make demo       train a small GPT, kill it, go on exactly, fork, tag, restore (about a minute)"
 	@echo "make test       all tests but the long ones"
 	@echo "make test-long  the long ones: full fault sweeps, deep property runs, power cuts"
 	@echo "make bench      measure, and write docs/benchmarks.md"

@@ -18,7 +18,7 @@ def draw(commits: Sequence[tuple[str, Sequence[str]]]) -> Iterator[tuple[str | N
         For each line of the drawing: the commit that stands on it or None, and the drawing.
     """
     columns: list[str] = []  # the commit that each line going down is waiting for
-    for commit, parents in commits:
+    for n, (commit, parents) in enumerate(commits):
         if commit not in columns:
             columns.append(commit)
         place = columns.index(commit)
@@ -31,6 +31,8 @@ def draw(commits: Sequence[tuple[str, Sequence[str]]]) -> Iterator[tuple[str | N
             del columns[place]
             if place < len(columns):
                 yield None, _shifting(len(columns) + 1, place)
+            elif n + 1 < len(commits):
+                yield None, _text(_blank(len(columns)))  # what comes next below must not look like its parent
             continue
         columns[place] = parents[0]
         for parent in parents[1:]:

@@ -117,7 +117,7 @@ def plan(repo: Repository, what: Incoming, options: Options, custody: Custody | 
     track = check_track(options.track or repo.config.track)
     target = find_target(repo, options.branch, options.run)
     custody = custody or take_custody(repo)
-    start = custody.commit if options.fresh else repo.history.head()
+    start = CommitId(options.start) if options.start else custody.commit if options.fresh else repo.history.head()
     parent = repo.history.tip(target.ref) or start
     others = capture.tracked_outputs(repo, parent)
     _refuse_taken(repo, track, others)
@@ -300,7 +300,7 @@ def _commit(
 
 
 def _describe(repo: Repository, plan: CommitPlan, refs: Mapping[str, ObjectRef], place: Place) -> Description:
-    before = place.tip or place.base
+    before = place.parents[0] if place.parents else None
     begins = place.tip is None and plan.options.fresh
     provenance = Provenance(
         code=plan.custody.code,

@@ -40,6 +40,8 @@ class Options:
     command: Sequence[str] = ()
     parents: tuple[CheckpointId, ...] | None = None
     """The checkpoints it was trained on from, where that is not simply the last one of the branch."""
+    start: str | None = None
+    """The commit at which a branch begins that does not exist yet; HEAD if it is not given."""
     fresh: bool = False
     """Whether the state descends from no checkpoint: then a branch that does not exist yet begins at the code, not at HEAD."""
     workspace: bool = True

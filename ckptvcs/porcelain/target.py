@@ -41,6 +41,7 @@ class Place:
     tip: CommitId | None
     base: CommitId | None
     parents: tuple[CommitId, ...]
+    """The first is the commit before, of this branch or of the one that it leaves."""
     carried: dict[str, bytes]
     """Our files of the branch that `base` lacks."""
 
@@ -91,14 +92,15 @@ def find_place(repo: Repository, target: Target, *, code: CommitId | None, start
     """
     history = repo.history
     tip = history.tip(target.ref)
-    if tip is None:
-        return Place(tip=None, base=start, parents=(start,) if start else (), carried={})
-    if code is None or history.same_outside(tip, code, repo.git_path(repo.config.directory)):
-        return Place(tip=tip, base=tip, parents=(tip,), carried={})
-    parents = (tip,) if history.is_ancestor(code, tip) else (tip, code)
+    before = tip or start
+    if before is None:
+        return Place(tip=None, base=None, parents=(), carried={})
+    if code is None or history.same_outside(before, code, repo.git_path(repo.config.directory)):
+        return Place(tip=tip, base=before, parents=(before,), carried={})
+    parents = (before,) if history.is_ancestor(code, before) else (before, code)
     carried = {
         path: history.blob(blob, limit=_MAX_POINTER)
-        for path, blob in history.files(tip, (".dvc", ".json", ".gitignore"))
+        for path, blob in history.files(before, (".dvc", ".json", ".gitignore"))
         if repo.is_ours(path)
     }
     return Place(tip=tip, base=code, parents=parents, carried=carried)

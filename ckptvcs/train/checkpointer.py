@@ -102,6 +102,7 @@ class Checkpointer:
         self._custody = commit.take_custody(self._repo)  # the code that runs is that of now, whatever is edited later
         self._run_id = secrets.token_hex(8)
         self._parents: tuple[CheckpointId, ...] | None = None
+        self._start: str | None = None
         self._snapshots = Snapshots()
         self._pool = ThreadPoolExecutor(1, "ckptvcs-save")
         self._pending: Future[Receipt] | None = None
@@ -177,6 +178,7 @@ class Checkpointer:
             seeds=capture.seeds(),
             command=sys.argv,
             parents=self._parents,
+            start=self._start,
             fresh=self._parents is None,
             workspace=False,
         )
@@ -222,6 +224,8 @@ class Checkpointer:
 
     def resume(self, revision: str | None = None) -> Resumed | None:
         """Put every part back to a checkpoint: the newest one of the branch that verifies, or the one that is named.
+
+        Where the branch of the run does not exist yet, it will leave the line of that checkpoint there: a fork.
 
         Args:
             revision: any revision; None for the newest checkpoint of the run.
@@ -282,7 +286,7 @@ class Checkpointer:
             _load_part(name, part, state[name], checkpoint)
         if _RNG in wanted:
             capture.set_rng_state(state[_RNG])  # last: loading may draw random numbers
-        self._parents = (checkpoint.id,)
+        self._parents, self._start = (checkpoint.id,), checkpoint.commit
         return Resumed(
             id=checkpoint.id,
             commit=checkpoint.commit,

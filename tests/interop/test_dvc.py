@@ -36,6 +36,19 @@ def test_init_writes_what_dvc_init_writes(world: World, tmp_path: Path, git):
         assert (world.root / name).read_bytes() == (theirs / name).read_bytes()
 
 
+def test_init_writes_a_remote_as_dvc_does(tmp_path: Path, git):
+    ours, theirs = World.create(tmp_path / "ours"), World.create(tmp_path / "theirs")
+
+    ours.ckpt("init", "--remote", "s3://bucket/path")
+    theirs.dvc("remote", "add", "-q", "-d", "checkpoints", "s3://bucket/path")
+
+    assert sorted((ours.root / ".dvc/config").read_text().split("[")) == sorted(
+        (theirs.root / ".dvc/config").read_text().split("[")
+    )
+    assert "s3://bucket/path" in ours.dvc("remote", "list").out
+    assert ours.git("status", "--porcelain") == ""
+
+
 def test_status_is_clean_and_add_changes_no_byte(committed: World):
     pointer = (committed.root / "checkpoints/model.dvc").read_bytes()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -102,8 +103,9 @@ def add_remote(root: Path, name: str, url: str, *, default: bool) -> None:
 
     path = root / ".dvc/config"
     parsed = ConfigObj(str(path), encoding="utf-8", interpolation=False, indent_type="    ")
-    parsed.setdefault(f"'remote \"{name}\"'", {})["url"] = url
+    parsed.setdefault(f'remote "{name}"', {})["url"] = url
     if default:
         parsed.setdefault("core", {})["remote"] = name
-    parsed.filename = None
-    files.write_atomic(path, ("\n".join(parsed.write()) + "\n").encode("utf-8"))
+    written = BytesIO()
+    parsed.write(written)
+    files.write_atomic(path, written.getvalue())
