@@ -268,7 +268,8 @@ class Lock:
         """
         self._rewrite(json.dumps(note).encode("ascii") if note else b"")
         try:
-            os.fsync(self._fd)
+            if note:  # one that is taken back and comes back after a power cut has done its work already
+                os.fsync(self._fd)
         except OSError as err:
             raise from_os_error(err, doing=f"write '{self._path}'") from err
 

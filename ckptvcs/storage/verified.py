@@ -45,6 +45,15 @@ class VerifiedStore:
             seen.append((str(path), os.lstat(path), ref))
         self.index.saw(seen)
 
+    def is_known(self, ref: ObjectRef) -> bool:
+        """Whether an object is known to be whole without reading it."""
+        path = self.store.path(ref.name)
+        try:
+            known = self.index.ref_of(str(path), os.lstat(path))
+        except OSError:
+            return False
+        return known is not None and known.digest == ref.digest
+
     def is_healthy(self, ref: ObjectRef) -> bool:
         """Whether an object is here and its bytes are right."""
         try:

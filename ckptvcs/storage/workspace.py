@@ -110,12 +110,13 @@ def materialise(
     try:
         with files.open_folder(where.root) as root, files.open_beneath(root, where.parent, make=True) as parent:
             _clean(parent, where.name)
+            old = _verified_links(where, source)
             with _stage(parent) as (stage_name, stage):
                 _fill(stage, where, members, source=source, placing=placing, progress=progress)
                 _exchange(parent, stage_name, where.name)
     except OSError as err:
         raise from_os_error(err, doing=f"write '{where.path}'") from err
-    _note(where, members, source)
+    _note(where, members, source, old)
 
 
 def remove(where: Directory) -> None:
@@ -343,11 +344,35 @@ def _source_and_new(path: str, name: str, folder: int) -> Iterator[tuple[int, in
         os.close(source)
 
 
-def _note(where: Directory, members: Mapping[str, ObjectRef], source: VerifiedStore) -> None:
-    """Remember what the new files are; a hard link changed the times of its object too."""
+def _verified_links(where: Directory, source: VerifiedStore) -> list[tuple[ObjectRef, os.stat_result]]:
+    """Objects that files of a directory are links to, and that are known to be whole as they are now."""
+    found = []
+    for member, info in walk(where):
+        ref = source.index.ref_of(where.absolute(member), info) if info.st_nlink > 1 else None
+        if ref is not None and source.is_known(ref):
+            found.append((ref, info))
+    return found
+
+
+def _note(
+    where: Directory,
+    members: Mapping[str, ObjectRef],
+    source: VerifiedStore,
+    old: Sequence[tuple[ObjectRef, os.stat_result]],
+) -> None:
+    """Remember what the new files are. Making or removing a hard link changes the times of its object: those too."""
     seen = []
     with contextlib.suppress(OSError):  # a hint for the next look
         for member, ref in members.items():
             seen.append((where.absolute(member), os.lstat(where.absolute(member)), ref))
         source.note(members.values())
+        source.note(ref for ref, before in old if _is_as_before(os.lstat(source.store.path(ref.name)), before))
     source.index.saw(seen)
+
+
+def _is_as_before(now: os.stat_result, before: os.stat_result) -> bool:
+    """Whether a file is the same but for the number of its links."""
+    return all(
+        getattr(now, what) == getattr(before, what)
+        for what in ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_mode")
+    )

@@ -1,0 +1,298 @@
+"""What is measured. Every experiment returns a table: who took part, how long it took, and what the budget says."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from blake3 import blake3
+from safetensors.torch import load_file
+
+import ckptvcs
+from tests.bench import states
+from tests.bench.ground import ENVIRONMENT, DvcRoute, forget, repository, shell
+from tests.bench.timing import Candidate, race
+
+CKPT = f"{sys.executable} -m ckptvcs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of a table."""
+
+    name: str
+    seconds: float
+    ratio: float
+    budget: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        return self.budget is None or self.ratio <= self.budget
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The outcome of one experiment; ratios are against the candidate named `reference`."""
+
+    title: str
+    reference: str
+    rows: list[Row]
+
+
+def table(title: str, candidates: list[Candidate], reference: str, budgets: dict[str, float]) -> Table:
+    base = next(c.median for c in candidates if c.name == reference)
+    rows = [Row(name=c.name, seconds=c.median, ratio=c.median / base, budget=budgets.get(c.name)) for c in candidates]
+    return Table(title=title, reference=reference, rows=rows)
+
+
+# ------------------------------------------------------------------------------------------------------------ commit
+
+DVC_ROUTE = "`torch.save` + `dvc add` + `git commit`"
+
+
+def commit(folder: Path, nbytes: int) -> Table:
+    """A state in memory that changed everywhere becomes a durable version."""
+    state = states.training_state(nbytes)
+    everything = states.tensors(state)
+    return _commit(
+        folder, nbytes, state, lambda: states.train(everything), f"commit, all changed, {_size(nbytes)}", budget=0.40
+    )
+
+
+def commit_frozen(folder: Path, nbytes: int) -> Table:
+    """Nine tenths are frozen."""
+    state = states.training_state(nbytes)
+    everything = states.tensors(state)
+    some = everything[:: 10]
+    return _commit(folder, nbytes, state, lambda: states.train(some), f"commit, 90 % frozen, {_size(nbytes)}")
+
+
+def commit_unchanged(folder: Path, nbytes: int) -> Table:
+    """Nothing changed."""
+    return _commit(folder, nbytes, states.training_state(nbytes), lambda: None, f"commit, nothing changed, {_size(nbytes)}")
+
+
+def commit_one_of_sixteen(folder: Path, nbytes: int) -> Table:
+    """One of sixteen layers changed."""
+    state = {"model": states.model_state(nbytes)}
+    one = [tensor for name, tensor in state["model"].items() if name.startswith("layers.7.")]
+    return _commit(
+        folder, nbytes, state, lambda: states.train(one), f"commit, 1 of 16 shards changed, {_size(nbytes)}", budget=0.15
+    )
+
+
+def _commit(
+    folder: Path, nbytes: int, state: Any, change: Callable[[], None], title: str, budget: float | None = None
+) -> Table:
+    dvc, repo = DvcRoute.create(folder / "dvc"), repository(folder / "ckpt")
+    plain = folder / "plain.pt"
+
+    def synced() -> None:
+        torch.save(state, plain)
+        with plain.open("rb") as file:
+            import os
+
+            os.fsync(file.fileno())
+
+    ours = Candidate("ckptvcs", lambda: repo.commit(state, branch="bench", step=0), before=change)
+    candidates = [
+        Candidate("`torch.save`", lambda: torch.save(state, plain), before=change, after=plain.unlink),
+        Candidate("`torch.save` + fsync", synced, before=change, after=plain.unlink),
+        Candidate(DVC_ROUTE, lambda: dvc.commit(state), before=change),
+        ours,
+    ]
+    ours.before()
+    ours.run()  # what is unchanged later is stored now
+    dvc.commit(state)
+    race(candidates, scratch=folder, nbytes=2 * nbytes)
+    repo.close()
+    return table(title, candidates, DVC_ROUTE, {"ckptvcs": budget} if budget else {})
+
+
+def commit_cold(folder: Path, nbytes: int) -> Table:
+    """The same from the command line, started cold; the repository is checked out and the artifact appears in it."""
+    state = states.training_state(nbytes)
+    everything = states.tensors(state)
+    dvc = DvcRoute.create(folder / "dvc")
+    repository(folder / "ckpt").close()
+    repository(folder / "linked", link="hardlink").close()
+    source = folder / "x.pt"
+
+    def ours(root: str) -> None:
+        torch.save(state, source)
+        shell(f"{CKPT} commit ../x.pt", folder / root)
+
+    def change() -> None:
+        states.train(everything)
+        for root in (dvc.root, folder / "ckpt", folder / "linked"):  # the disk has no room for all of them
+            forget(root)
+
+    names = "`torch.save` + `ckpt commit x.pt`", "the same, the workspace hard-linked"
+    candidates = [
+        Candidate(DVC_ROUTE, lambda: dvc.commit(state), before=change),
+        Candidate(names[0], lambda: ours("ckpt"), before=change),
+        Candidate(names[1], lambda: ours("linked"), before=change),
+    ]
+    race(candidates, scratch=folder, nbytes=3 * nbytes)
+    return table(
+        f"commit from the command line, all changed, {_size(nbytes)}", candidates, DVC_ROUTE, dict.fromkeys(names, 0.50)
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- async
+
+
+class Part:
+    """A part of training, as `Checkpointer` takes it."""
+
+    def __init__(self, state: Any) -> None:
+        self.state = state
+
+    def state_dict(self) -> Any:
+        return self.state
+
+    def load_state_dict(self, state: Any) -> None:
+        self.state = state
+
+
+def asynchronous(folder: Path, nbytes: int) -> Table:
+    """How long the training thread stands still for a save in the background."""
+    state = states.training_state(nbytes)
+    everything = states.tensors(state)
+    repository(folder / "ckpt").close()
+    with ckptvcs.Checkpointer(
+        model=Part(state["model"]), optimizer=Part(state["optimizer"]), run="bench", repo=folder / "ckpt"
+    ) as ck:
+        ck.save(0)
+        candidates = [
+            Candidate("one copy of the state in memory", lambda: states.copy(state)),
+            Candidate(
+                "`Checkpointer.save`, until it returns",
+                lambda: ck.save(1),
+                before=lambda: (ck.wait_until_finished(), forget(folder / "ckpt"), states.train(everything)),
+                after=ck.wait_until_finished,
+            ),
+        ]
+        race(candidates, scratch=folder, nbytes=nbytes)
+    return table(
+        f"asynchronous save, {_size(nbytes)}", candidates, candidates[0].name, {candidates[1].name: 1.3}
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- checkout
+
+
+def checkout(folder: Path, nbytes: int) -> Table:
+    """Back to another checkpoint; the cache is warm and its objects were verified before."""
+    state = states.training_state(nbytes)
+    dvc = DvcRoute.create(folder / "dvc")
+    repos = {"copied": repository(folder / "copied", link="copy"), "linked": repository(folder / "linked", link="hardlink")}
+    for n in range(2):
+        dvc.commit(state)
+        for repo in repos.values():
+            repo.commit(state, step=n)
+        states.train(states.tensors(state))
+    dvc_tips = ["HEAD~1", "main"] if _branch(dvc.root) == "main" else ["HEAD~1", _branch(dvc.root)]
+    artifact = folder / "copied/checkpoints/model"
+    turn = iter(range(1000))
+
+    def other(repo: str) -> str:
+        at = _branch(folder / repo, "rev-parse", "HEAD")
+        tip = _branch(folder / repo, "rev-parse", "main")
+        return "main~1" if at == tip else "main"
+
+    def cli(repo: str) -> None:
+        shell(f"{CKPT} checkout {other(repo)}", folder / repo)
+
+    def back() -> None:
+        shutil.rmtree(folder / "cp", ignore_errors=True)
+
+    candidates = [
+        Candidate("`cp -r`", lambda: shell(f"cp -r {artifact} {folder}/cp", folder), before=back, after=back),
+        Candidate("`dvc checkout`", lambda: dvc.checkout(dvc_tips[next(turn) % 2])),
+        Candidate("`Repo.checkout`, copies", lambda: repos["copied"].checkout(other("copied"))),
+        Candidate("`ckpt checkout`, copies", lambda: cli("copied")),
+        Candidate("`Repo.checkout`, links", lambda: repos["linked"].checkout(other("linked"))),
+        Candidate("`ckpt checkout`, links", lambda: cli("linked")),
+    ]
+    for candidate in candidates[1:]:
+        candidate.run()  # every object is verified once
+        candidate.run()
+    race(candidates, scratch=folder, nbytes=nbytes)
+    for repo in repos.values():
+        repo.close()
+    return table(
+        f"checkout, {_size(nbytes)}",
+        candidates,
+        "`cp -r`",
+        {"`Repo.checkout`, copies": 1.1, "`ckpt checkout`, copies": 1.1, "`Repo.checkout`, links": 0.15},
+    )
+
+
+def _branch(root: Path, *args: str) -> str:
+    command = ["git", *(args or ("rev-parse", "--abbrev-ref", "HEAD"))]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+
+
+# --------------------------------------------------------------------------------------------------------------- load
+
+
+def load(folder: Path, nbytes: int) -> Table:
+    """The tensors of the model in memory, every byte of them touched; verification apart."""
+    repo = repository(folder / "ckpt")
+    repo.commit({"model": states.model_state(nbytes)}, step=0)
+    shards = sorted((folder / "ckpt/checkpoints/model/model").glob("*.safetensors"))
+
+    def theirs() -> None:
+        _touch({name: tensor for shard in shards for name, tensor in load_file(shard).items()})
+
+    names = "`safetensors.torch.load_file` of every shard", "`ckptvcs.load`"
+    candidates = [
+        Candidate(names[0], theirs),
+        Candidate(names[1], lambda: _touch(ckptvcs.load("HEAD", ["model"], repo=folder / "ckpt")["model"])),
+    ]
+    candidates[1].run()
+    race(candidates, scratch=folder, nbytes=0)
+    repo.close()
+    return table(f"load, {_size(nbytes)}", candidates, names[0], {names[1]: 1.1})
+
+
+def _touch(tensors: dict[str, torch.Tensor]) -> float:
+    return sum(float(tensor.sum()) for tensor in tensors.values())
+
+
+def verification(folder: Path, nbytes: int) -> Table:
+    """Reading every byte again, which is done when an object is not known to be as it was when it was last verified."""
+    repo = repository(folder / "ckpt")
+    repo.commit({"model": states.model_state(nbytes)}, step=0)
+    objects = sorted((folder / "ckpt/.dvc/cache/files/md5").glob("??/*"))
+
+    def hashed() -> None:
+        for path in objects:
+            blake3(max_threads=blake3.AUTO).update_mmap(path).digest()
+
+    def forgotten() -> None:
+        for path in (folder / "ckpt/.git/ckptvcs").glob("index.sqlite3*"):
+            path.unlink()
+
+    names = "BLAKE3 of all objects, on all cores", "`ckptvcs.load`, nothing verified yet, tensors not touched"
+    candidates = [
+        Candidate(names[0], hashed),
+        Candidate(names[1], lambda: ckptvcs.load("HEAD", ["model"], repo=folder / "ckpt")["model"], before=forgotten),
+    ]
+    race(candidates, scratch=folder, nbytes=0)
+    repo.close()
+    return table(f"verification, {_size(nbytes)}", candidates, names[0], {})
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.2g} GB"
+
+
+__all__ = ["ENVIRONMENT"]
