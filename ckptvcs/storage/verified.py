@@ -46,19 +46,29 @@ class VerifiedStore:
         self.index.saw(seen)
 
     def is_known(self, ref: ObjectRef) -> bool:
-        """Whether an object is known to be whole without reading it."""
+        """Whether an object is here and known to be whole without reading it.
+
+        Raises:
+            MissingObject: it is not here.
+            WrongDigest: it is known to be something else.
+        """
         path = self.store.path(ref.name)
         try:
-            known = self.index.ref_of(str(path), os.lstat(path))
-        except OSError:
+            info = os.lstat(path)
+        except FileNotFoundError as err:
+            raise missing(ref.name, str(self.store.root)) from err
+        except OSError as err:
+            raise from_os_error(err, doing=f"look at object {ref.name[:10]}") from err
+        known = self.index.ref_of(str(path), info)
+        if known is None or info.st_size != ref.nbytes:
             return False
-        return known is not None and known.digest == ref.digest
+        check_digest(known.digest, ref, where=str(path))
+        return True
 
     def is_healthy(self, ref: ObjectRef) -> bool:
         """Whether an object is here and its bytes are right."""
         try:
-            if self._check(ref):
-                self.note([ref])
+            self.check([ref])
         except IntegrityError:
             return False
         return True
@@ -74,34 +84,25 @@ class VerifiedStore:
             MissingObject: one is not here.
             WrongDigest: one is damaged; it is left as it is.
         """
-        fresh: list[ObjectRef] = []
+        distinct = {ref.name: ref for ref in refs}.values()
+        unknown = [ref for ref in distinct if not self.is_known(ref)]
+        progress(sum(ref.nbytes for ref in distinct) - sum(ref.nbytes for ref in unknown))
+        if unknown:
+            self._read(unknown, progress)
 
-        def look(ref: ObjectRef) -> ObjectRef | None:
-            read = self._check(ref)
+    def _read(self, refs: list[ObjectRef], progress: Progress) -> None:
+        whole: list[ObjectRef] = []
+
+        def look(ref: ObjectRef) -> ObjectRef:
+            check_digest(self.store.digest(ref.name), ref, where=str(self.store.path(ref.name)))
             progress(ref.nbytes)
-            return ref if read else None
+            return ref
 
         try:
             with ThreadPoolExecutor(os.cpu_count() or 1, "ckptvcs-verify") as pool:
-                fresh.extend(ref for ref in pool.map(look, {ref.name: ref for ref in refs}.values()) if ref is not None)
+                whole.extend(pool.map(look, refs))
         finally:
-            self.note(ref for ref in fresh if self.store.nbytes(ref.name) is not None)
-
-    def _check(self, ref: ObjectRef) -> bool:
-        """Whether the object had to be read."""
-        path = self.store.path(ref.name)
-        try:
-            info = os.lstat(path)
-        except FileNotFoundError as err:
-            raise missing(ref.name, str(self.store.root)) from err
-        except OSError as err:
-            raise from_os_error(err, doing=f"look at object {ref.name[:10]}") from err
-        known = self.index.ref_of(str(path), info)
-        if known is not None and info.st_size == ref.nbytes:
-            check_digest(known.digest, ref, where=str(path))
-            return False
-        check_digest(self.store.digest(ref.name), ref, where=str(path))
-        return True
+            self.note(ref for ref in whole if self.store.nbytes(ref.name) is not None)
 
 
 def identify(path: str, *, dir_fd: int | None = None) -> ObjectRef:

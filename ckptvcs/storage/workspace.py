@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from ckptvcs.errors import from_os_error
+from ckptvcs.errors import IntegrityError, from_os_error
 from ckptvcs.progress import Progress, silent
 from ckptvcs.storage import files
 from ckptvcs.storage.verified import identify
@@ -349,8 +349,9 @@ def _verified_links(where: Directory, source: VerifiedStore) -> list[tuple[Objec
     found = []
     for member, info in walk(where):
         ref = source.index.ref_of(where.absolute(member), info) if info.st_nlink > 1 else None
-        if ref is not None and source.is_known(ref):
-            found.append((ref, info))
+        with contextlib.suppress(IntegrityError):  # that it is not whole is for those to say who want it
+            if ref is not None and source.is_known(ref):
+                found.append((ref, info))
     return found
 
 
