@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from safetensors.torch import load_file
 
 import ckptvcs
 from tests.bench import states
-from tests.bench.ground import ENVIRONMENT, DvcRoute, forget, repository, shell
+from tests.bench.ground import DvcRoute, forget, repository, shell
 from tests.bench.timing import Candidate, race
 
 CKPT = f"{sys.executable} -m ckptvcs"
@@ -69,13 +71,15 @@ def commit_frozen(folder: Path, nbytes: int) -> Table:
     """Nine tenths are frozen."""
     state = states.training_state(nbytes)
     everything = states.tensors(state)
-    some = everything[:: 10]
+    some = everything[::10]
     return _commit(folder, nbytes, state, lambda: states.train(some), f"commit, 90 % frozen, {_size(nbytes)}")
 
 
 def commit_unchanged(folder: Path, nbytes: int) -> Table:
     """Nothing changed."""
-    return _commit(folder, nbytes, states.training_state(nbytes), lambda: None, f"commit, nothing changed, {_size(nbytes)}")
+    return _commit(
+        folder, nbytes, states.training_state(nbytes), lambda: None, f"commit, nothing changed, {_size(nbytes)}"
+    )
 
 
 def commit_one_of_sixteen(folder: Path, nbytes: int) -> Table:
@@ -83,7 +87,12 @@ def commit_one_of_sixteen(folder: Path, nbytes: int) -> Table:
     state = {"model": states.model_state(nbytes)}
     one = [tensor for name, tensor in state["model"].items() if name.startswith("layers.7.")]
     return _commit(
-        folder, nbytes, state, lambda: states.train(one), f"commit, 1 of 16 shards changed, {_size(nbytes)}", budget=0.15
+        folder,
+        nbytes,
+        state,
+        lambda: states.train(one),
+        f"commit, 1 of 16 shards changed, {_size(nbytes)}",
+        budget=0.15,
     )
 
 
@@ -96,8 +105,6 @@ def _commit(
     def synced() -> None:
         torch.save(state, plain)
         with plain.open("rb") as file:
-            import os
-
             os.fsync(file.fileno())
 
     ours = Candidate("ckptvcs", lambda: repo.commit(state, branch="bench", step=0), before=change)
@@ -180,9 +187,7 @@ def asynchronous(folder: Path, nbytes: int) -> Table:
             ),
         ]
         race(candidates, scratch=folder, nbytes=nbytes)
-    return table(
-        f"asynchronous save, {_size(nbytes)}", candidates, candidates[0].name, {candidates[1].name: 1.3}
-    )
+    return table(f"asynchronous save, {_size(nbytes)}", candidates, candidates[0].name, {candidates[1].name: 1.3})
 
 
 # ----------------------------------------------------------------------------------------------------------- checkout
@@ -192,33 +197,33 @@ def checkout(folder: Path, nbytes: int) -> Table:
     """Back to another checkpoint; the cache is warm and its objects were verified before."""
     state = states.training_state(nbytes)
     dvc = DvcRoute.create(folder / "dvc")
-    repos = {"copied": repository(folder / "copied", link="copy"), "linked": repository(folder / "linked", link="hardlink")}
+    repos = {
+        "copied": repository(folder / "copied", link="copy"),
+        "linked": repository(folder / "linked", link="hardlink"),
+    }
     for n in range(2):
         dvc.commit(state)
         for repo in repos.values():
             repo.commit(state, step=n)
         states.train(states.tensors(state))
-    dvc_tips = ["HEAD~1", "main"] if _branch(dvc.root) == "main" else ["HEAD~1", _branch(dvc.root)]
+    dvc_tips = [_git(dvc.root, "rev-parse", rev) for rev in ("HEAD~1", "HEAD")]
     artifact = folder / "copied/checkpoints/model"
-    turn = iter(range(1000))
+    # Each goes to and fro between the two checkpoints, starting at the newer one.
+    turns = {name: itertools.cycle(("main~1", "main")) for name in ("copied", "linked")}
+    dvc_turns = itertools.cycle(dvc_tips)
 
-    def other(repo: str) -> str:
-        at = _branch(folder / repo, "rev-parse", "HEAD")
-        tip = _branch(folder / repo, "rev-parse", "main")
-        return "main~1" if at == tip else "main"
-
-    def cli(repo: str) -> None:
-        shell(f"{CKPT} checkout {other(repo)}", folder / repo)
+    def cli(name: str) -> None:
+        shell(f"{CKPT} checkout {next(turns[name])}", folder / name)
 
     def back() -> None:
         shutil.rmtree(folder / "cp", ignore_errors=True)
 
     candidates = [
         Candidate("`cp -r`", lambda: shell(f"cp -r {artifact} {folder}/cp", folder), before=back, after=back),
-        Candidate("`dvc checkout`", lambda: dvc.checkout(dvc_tips[next(turn) % 2])),
-        Candidate("`Repo.checkout`, copies", lambda: repos["copied"].checkout(other("copied"))),
+        Candidate("`dvc checkout`", lambda: dvc.checkout(next(dvc_turns))),
+        Candidate("`Repo.checkout`, copies", lambda: repos["copied"].checkout(next(turns["copied"]))),
         Candidate("`ckpt checkout`, copies", lambda: cli("copied")),
-        Candidate("`Repo.checkout`, links", lambda: repos["linked"].checkout(other("linked"))),
+        Candidate("`Repo.checkout`, links", lambda: repos["linked"].checkout(next(turns["linked"]))),
         Candidate("`ckpt checkout`, links", lambda: cli("linked")),
     ]
     for candidate in candidates[1:]:
@@ -235,9 +240,8 @@ def checkout(folder: Path, nbytes: int) -> Table:
     )
 
 
-def _branch(root: Path, *args: str) -> str:
-    command = ["git", *(args or ("rev-parse", "--abbrev-ref", "HEAD"))]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+def _git(root: Path, *args: str) -> str:
+    return subprocess.run(["git", *args], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
 
 
 # --------------------------------------------------------------------------------------------------------------- load
@@ -293,6 +297,3 @@ def verification(folder: Path, nbytes: int) -> Table:
 
 def _size(nbytes: int) -> str:
     return f"{nbytes / 1e9:.2g} GB"
-
-
-__all__ = ["ENVIRONMENT"]

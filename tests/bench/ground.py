@@ -17,7 +17,11 @@ from ckptvcs import Repo
 ENVIRONMENT = {
     **os.environ,
     "DVC_NO_ANALYTICS": "1",
-    **{f"GIT_{role}_{what}": f"bench{at}" for role in ("AUTHOR", "COMMITTER") for what, at in (("NAME", ""), ("EMAIL", "@x"))},
+    **{
+        f"GIT_{role}_{what}": f"bench{at}"
+        for role in ("AUTHOR", "COMMITTER")
+        for what, at in (("NAME", ""), ("EMAIL", "@x"))
+    },
 }
 
 
@@ -41,7 +45,10 @@ class DvcRoute:
     @classmethod
     def create(cls, root: Path) -> DvcRoute:
         root.mkdir(parents=True)
-        shell(f"git init -q . && {PYTHON} dvc init -q && {PYTHON} dvc config core.checksum_jobs 2 && git commit -qam i", root)
+        shell(
+            f"git init -q . && {PYTHON} dvc init -q && {PYTHON} dvc config core.checksum_jobs 2 && git commit -qam i",
+            root,
+        )
         return cls(root)
 
     def commit(self, state: Any) -> None:
@@ -50,7 +57,10 @@ class DvcRoute:
 
     def commit_file(self) -> None:
         self.count += 1
-        shell(f"{PYTHON} dvc add -q state.pt && git add state.pt.dvc .gitignore && git commit -q --allow-empty -m {self.count}", self.root)
+        shell(
+            f"{PYTHON} dvc add -q state.pt && git add state.pt.dvc .gitignore && git commit -q --allow-empty -m {self.count}",
+            self.root,
+        )
 
     def checkout(self, revision: str) -> None:
         shell(f"git checkout -q {revision} && {PYTHON} dvc checkout -q", self.root)

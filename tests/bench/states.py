@@ -23,10 +23,13 @@ def training_state(nbytes: int) -> dict[str, Any]:
 def model_state(nbytes: int) -> dict[str, torch.Tensor]:
     """A model of 16 equal layers with two square matrices and two vectors each."""
     width = int((nbytes / LAYERS / 4 / 2) ** 0.5)
-    shapes = {"attention.weight": (width, width), "mlp.weight": (width, width), "norm.weight": (width,), "bias": (width,)}
-    return {
-        f"layers.{layer}.{name}": torch.randn(shape) for layer in range(LAYERS) for name, shape in shapes.items()
+    shapes = {
+        "attention.weight": (width, width),
+        "mlp.weight": (width, width),
+        "norm.weight": (width,),
+        "bias": (width,),
     }
+    return {f"layers.{layer}.{name}": torch.randn(shape) for layer in range(LAYERS) for name, shape in shapes.items()}
 
 
 def random_like(tensor: torch.Tensor) -> torch.Tensor:
