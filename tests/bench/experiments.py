@@ -19,6 +19,8 @@ from safetensors.torch import load_file
 import ckptvcs
 from tests.bench import states
 from tests.bench.ground import DvcRoute, forget, repository, shell
+from tests.bench.history import long_history
+from tests.bench.memory import peak_bytes, script
 from tests.bench.timing import Candidate, race
 
 CKPT = f"{sys.executable} -m ckptvcs"
@@ -293,6 +295,85 @@ def verification(folder: Path, nbytes: int) -> Table:
     race(candidates, scratch=folder, nbytes=0)
     repo.close()
     return table(f"verification, {_size(nbytes)}", candidates, names[0], {})
+
+
+# --------------------------------------------------------------------------------------------------------- long history
+
+LOOKING = {
+    "`ckpt log`": "log",
+    "`ckpt status`": "status",
+    "`ckpt branch`": "branch",
+    "`ckpt tag`": "tag",
+    "`ckpt show main@step:5000`": "show main@step:5000",
+    "`ckpt show main@best:loss`": "show main@best:loss",
+}
+
+
+def looking(folder: Path, count: int) -> Table:
+    """Verbs that only look, in a repository with a long history; each is a process of its own, started cold."""
+    root = folder / "long"
+    long_history(root, count)
+    start_up = Candidate("start-up alone: `python -c 'import click, pygit2'`", lambda: shell(_START_UP, root))
+    verbs = [Candidate(name, lambda args=args: shell(f"{CKPT} {args}", root)) for name, args in LOOKING.items()]
+    for verb in verbs:
+        verb.run()
+    race([start_up, *verbs], scratch=folder, nbytes=0)
+    return table(f"looking, {count:,} checkpoints", [start_up, *verbs], start_up.name, {})
+
+
+_START_UP = f"{sys.executable} -c 'import click, pygit2'"
+
+
+# ------------------------------------------------------------------------------------------------------------- memory
+
+
+def memory(folder: Path, nbytes: int) -> list[tuple[str, int, int]]:
+    """Peak memory of processes that handle a whole state.
+
+    Returns:
+        (what, bytes at the peak, bytes of an interpreter that does nothing but import what this one needs).
+    """
+    source, root = folder / "x.pt", folder / "ckpt"
+    torch.save(states.training_state(nbytes), source)
+    repository(root).close()
+    plain = peak_bytes(script("import ckptvcs.cli.main, pygit2, numpy"), folder)
+    with_torch = peak_bytes(script("import torch, ckptvcs.porcelain.api"), folder)
+    ckpt = [sys.executable, "-m", "ckptvcs"]
+    found = [
+        ("`ckpt commit x.pt`", peak_bytes([*ckpt, "commit", str(source), "--step", "0"], root), plain),
+        ("`ckpt commit x.pt`, nothing changed", peak_bytes([*ckpt, "commit", str(source), "--step", "1"], root), plain),
+        ("`ckpt checkout main~1`", peak_bytes([*ckpt, "checkout", "main~1"], root), plain),
+        (
+            "`ckpt restore main --to DIR`",
+            peak_bytes([*ckpt, "restore", "main", "--to", str(folder / "to")], root),
+            plain,
+        ),
+        ("`ckpt diff main~1 main --values`", peak_bytes([*ckpt, "diff", "main~1", "main", "--values"], root), plain),
+        (
+            "`ckptvcs.load`, not touched",
+            peak_bytes(script("import ckptvcs; dict(ckptvcs.load('main'))"), root),
+            with_torch,
+        ),
+        ("`ckpt export main y.pt`", peak_bytes([*ckpt, "export", "main", str(folder / "y.pt")], root), with_torch),
+        (
+            "`torch.save` of the same state, in memory",
+            peak_bytes(script(_SAVE.format(nbytes=nbytes)), Path.cwd()),
+            with_torch,
+        ),
+        (
+            "`Repo.commit` of the same state, in memory",
+            peak_bytes(script(_COMMIT.format(nbytes=nbytes, root=root)), Path.cwd()),
+            with_torch,
+        ),
+    ]
+    return found
+
+
+_SAVE = "import io, torch; from tests.bench import states; torch.save(states.training_state({nbytes}), '/dev/null')"
+_COMMIT = (
+    "import ckptvcs; from tests.bench import states; state = states.training_state({nbytes});"
+    "ckptvcs.Repo('{root}').commit(state, branch='memory', step=0)"
+)
 
 
 def _size(nbytes: int) -> str:

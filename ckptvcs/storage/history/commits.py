@@ -59,7 +59,9 @@ def write_commit(
         blobs = {path: repo.create_blob(data) for path, data in changes.items()}
         tree = repo[base].peel(ObjectType.TREE) if base else None
         tree_id = _tree_with(repo, tree, blobs)
-        return CommitId(str(repo.create_commit(None, signature, signature, message, tree_id, list(parents))))
+        # Not `create_commit`: libgit2 1.9 does not notice there that the object could not be written, and names it.
+        data = str(repo.create_commit_string(signature, signature, message, tree_id, list(parents)))
+        return CommitId(str(repo.write(ObjectType.COMMIT, data.encode("utf-8", "surrogateescape"))))
 
 
 def _signature(identity: Identity, when: datetime) -> pygit2.Signature:
