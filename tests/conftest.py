@@ -7,7 +7,9 @@ import subprocess
 from pathlib import Path
 
 import hypothesis
+import pygit2
 import pytest
+from pygit2.enums import ConfigLevel
 
 from tests.support.world import World
 
@@ -30,6 +32,12 @@ def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     (home / ".gitconfig").write_text(
         "[user]\n\tname = Test\n\temail = test@example.com\n[init]\n\tdefaultBranch = main\n"
     )
+    for level in (
+        ConfigLevel.GLOBAL,
+        ConfigLevel.XDG,
+        ConfigLevel.SYSTEM,
+    ):  # libgit2 looked for HOME when it was loaded
+        pygit2.settings.search_path[level] = str(home if level == ConfigLevel.GLOBAL else home / "none")
 
 
 @pytest.fixture

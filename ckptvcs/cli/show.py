@@ -80,7 +80,7 @@ def _say(shown: Shown) -> None:
     }
     for key, value in facts.items():
         if value:
-            render.answer(f"{key + ':':<12}{value}")
+            render.answer(f"{key + ':':<13}{value}")
     render.answer(f"\n    {render.text(checkpoint.subject)}\n")
     for component in manifest.components:
         count = f"{len(component.files)} file{'s' if len(component.files) != 1 else ''}"

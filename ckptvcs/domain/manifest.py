@@ -7,6 +7,7 @@ newline, no NaN. Whatever is not written so is refused, which also settles dupli
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, Final
 
@@ -96,6 +97,21 @@ class Manifest(Entry, frozen=True):
         return named[0] if len(named) == 1 else None
 
 
+def expressible(manifest: Manifest) -> Manifest:
+    """The manifest with every value such that JSON and UTF-8 can say it: what they cannot is escaped, or a word."""
+    return msgspec.convert(_expressible(msgspec.to_builtins(manifest)), Manifest)
+
+
+def _expressible(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    if isinstance(value, dict):
+        return {_expressible(key): _expressible(item) for key, item in value.items()}
+    return [_expressible(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
 def to_bytes(manifest: Manifest) -> bytes:
     """The canonical bytes of a manifest."""
     return _canonical(msgspec.to_builtins(manifest))
@@ -141,7 +157,7 @@ _DECODER: Final = msgspec.json.Decoder(Manifest)
 
 def _canonical(document: dict[str, Any]) -> bytes:
     text = json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-    return (text + "\n").encode("utf-8", "surrogatepass")
+    return (text + "\n").encode("utf-8")
 
 
 def _check_version(data: bytes, where: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
 
@@ -11,6 +12,11 @@ from ckptvcs.paths import check_path
 
 FILE: Final = "ckpt.yaml"
 
+
+_REMOTE: Final = re.compile(
+    r"(?!(true|false|yes|no|on|off|null|y|n)\Z)[a-z][a-z0-9._-]{0,63}", re.ASCII | re.IGNORECASE
+)
+"""What YAML takes for text without quotes, as it stands in a pointer."""
 
 _STRICT: Final = {"extra": "forbid", "strict": True}
 """For pydantic: no unknown key, no string where a number belongs."""
@@ -76,5 +82,7 @@ class Config:
             check_track(self.track)
         except CkptvcsError as err:
             raise ValueError(f"{err.what}: {err.why}") from err
-        if self.remote is not None and not all(c.isalnum() or c in "._-" for c in self.remote):
-            raise ValueError(f"'{self.remote}' cannot be the name of a remote")
+        if self.remote is not None and not _REMOTE.fullmatch(self.remote):
+            raise ValueError(
+                f"'{self.remote}' cannot be the name of a remote: at most 64 letters, digits, '.', '_', '-', a letter first"
+            )

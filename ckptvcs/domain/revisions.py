@@ -1,4 +1,4 @@
-"""Revision expressions: how they parse. What they mean is looked up by `porcelain.revisions`."""
+"""Revision expressions: how they parse. What they mean is looked up by `porcelain.checkpoints`."""
 
 from __future__ import annotations
 

@@ -9,6 +9,11 @@ from ckptvcs.formats.leaf import Leaf, Span
 from ckptvcs.formats.tree.encode import Ready
 
 
+def is_array(value: Any) -> bool:
+    """Whether a value is an array of NumPy; told without importing it."""
+    return type(value).__module__ == "numpy" and type(value).__name__ == "ndarray"
+
+
 def adapt(value: Any) -> Any:
     """Make a NumPy value into what the tree encoder knows; anything else comes back as it is.
 

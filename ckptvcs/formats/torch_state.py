@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 
-from ckptvcs.errors import FormatError
+from ckptvcs.errors import FormatError, HostileInput
 from ckptvcs.formats import dtypes, numpy_values
 from ckptvcs.formats.leaf import Leaf, TorchAtom
 from ckptvcs.formats.reading import Artifact, Assembler, LeafBuilder, build
-from ckptvcs.formats.strided import Storage, leaf_of_view
+from ckptvcs.formats.strided import Storage, extent, is_dense, leaf_of_view
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -30,8 +30,8 @@ _NAMES = {dtype: name for name, dtype in _TORCH.items()}
 
 
 def is_leaf(value: Any) -> bool:
-    """Whether a value is a tensor or a leaf already."""
-    return isinstance(value, (torch.Tensor, Leaf))
+    """Whether a value is a tensor, an array or a leaf already."""
+    return isinstance(value, (torch.Tensor, Leaf)) or numpy_values.is_array(value)
 
 
 def adapt(value: Any) -> Any:
@@ -112,13 +112,13 @@ class TensorBuilder(LeafBuilder):
         stored = self._assembler.builder(owner).tensor(entry.of, None).detach()
         dtype, itemsize = _dtype(entry.dtype), dtypes.itemsize(entry.dtype)
         start = stored.storage_offset() * stored.element_size() + entry.offset
-        view = torch.empty(0, dtype=dtype, device=stored.device)
+        storage = stored.untyped_storage()
         if start % itemsize:
             raise FormatError(f"cannot read tensor '{entry.of}'", why="a view of it begins within an element")
-        try:
-            view = view.set_(stored.untyped_storage(), start // itemsize, entry.shape, entry.strides)
-        except RuntimeError as err:
-            raise FormatError(f"cannot read tensor '{entry.of}'", why="a view of it reaches beyond it") from err
+        if start + extent(entry.shape, entry.strides) * itemsize > storage.nbytes():  # `set_` would make it larger
+            raise HostileInput(f"cannot read tensor '{entry.of}'", why="a view of it reaches beyond it")
+        view = torch.empty(0, dtype=dtype, device=stored.device)
+        view = view.set_(storage, start // itemsize, entry.shape, entry.strides)
         return _dress(view, entry.attrs)
 
     def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -163,8 +163,21 @@ def _dtype(name: str) -> torch.dtype:
 
 
 def _dress(tensor: torch.Tensor, attrs: Any) -> torch.Tensor:
-    """Give a tensor back what its bytes do not say: memory order, repetition, that it is a parameter."""
+    """Give a tensor back what its bytes do not say: memory order, repetition, that it is a parameter.
+
+    Raises:
+        HostileInput: that is not possible for this tensor.
+    """
+    try:
+        return _dressed(tensor, attrs)
+    except (RuntimeError, TypeError, ValueError) as err:
+        raise HostileInput("cannot read a tensor", why=f"its attributes do not fit it: {err}") from err
+
+
+def _dressed(tensor: torch.Tensor, attrs: Any) -> torch.Tensor:
     if "stride" in attrs:
+        if not is_dense(tuple(tensor.shape), tuple(attrs["stride"])):  # else it may claim any amount of memory
+            raise ValueError(f"strides {attrs['stride']} leave gaps")
         permuted = torch.empty_strided(tensor.shape, attrs["stride"], dtype=tensor.dtype, device=tensor.device)
         tensor = permuted.copy_(tensor)
     if "expand" in attrs:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from ckptvcs.digest import digest, digest_of_parts
 from ckptvcs.domain.provenance import Code, DataEntry, Environment
-from ckptvcs.errors import UsageError
+from ckptvcs.errors import StorageError, UsageError
 from ckptvcs.porcelain.checkpoints import checkpoint_at
 from ckptvcs.storage.dvc import outputs as dvc
 from ckptvcs.storage.history import worktree
@@ -86,8 +86,9 @@ def tracked_outputs(repo: Repository, commit: CommitId | None) -> list[dvc.Outpu
     found = []
     for path, blob in repo.history.files(commit, (".dvc", "dvc.lock")):
         if not repo.is_ours(path) and path.startswith(prefix):
-            data = repo.history.blob(blob, limit=16 << 20)
-            found.extend(dvc.outputs(data, file=path.removeprefix(prefix)))
+            with suppress(StorageError):  # somebody else's file, and only for the record: a monster stops no commit
+                data = repo.history.blob(blob, limit=16 << 20)
+                found.extend(dvc.outputs(data, file=path.removeprefix(prefix)))
     return found
 
 

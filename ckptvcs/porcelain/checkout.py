@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from ckptvcs.errors import NotFound, Refused, Unsaved, UsageError, WouldOverwrite
 from ckptvcs.paths import printable
 from ckptvcs.porcelain.checkpoints import checkpoint_at, locate, pointer_at, require_checkpoint, tracks_at
-from ckptvcs.porcelain.commit import finish_interrupted
 from ckptvcs.porcelain.describe import ref_of
+from ckptvcs.porcelain.following import finish_interrupted
 from ckptvcs.porcelain.target import check_branch_name
 from ckptvcs.progress import Progress, silent
 from ckptvcs.storage import workspace

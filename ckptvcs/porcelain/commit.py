@@ -8,21 +8,20 @@ finds the old checkpoint or the new one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from ckptvcs.domain import manifest as manifests
 from ckptvcs.domain.checkpoint import CheckpointId, check_track
 from ckptvcs.domain.provenance import Code, DataEntry, Environment, Provenance, without_secrets
-from ckptvcs.errors import CkptvcsError, RefMoved, Refused, StorageError
+from ckptvcs.errors import CkptvcsError, RefMoved, Refused
 from ckptvcs.formats import artifact, tree_file
 from ckptvcs.paths import check_paths
 from ckptvcs.porcelain import capture, checkpoints, incoming
 from ckptvcs.porcelain.describe import Description, Options, commit_message, describe, pointer_of, ref_of
+from ckptvcs.porcelain.following import Following, finish_interrupted, into_workspace
 from ckptvcs.porcelain.target import Place, Target, find_place, find_target
 from ckptvcs.progress import Progress, silent
-from ckptvcs.storage import workspace
 from ckptvcs.storage.dvc import locks, outputs, pointer
-from ckptvcs.storage.history import commits, worktree
+from ckptvcs.storage.history import commits
 from ckptvcs.storage.history.repository import CommitId
 from ckptvcs.storage.ingest import NewObject
 from ckptvcs.storage.names import DIR_SUFFIX, ObjectName, ObjectRef
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from ckptvcs.domain import manifest as manifests
     from ckptvcs.porcelain.incoming import Incoming
     from ckptvcs.porcelain.repo import Repository
     from ckptvcs.storage.files import Lock
@@ -230,6 +230,7 @@ def execute(repo: Repository, plan: CommitPlan, progress: Progress = silent) -> 
         StorageError: the disk is full, read-only or failing; nothing was committed.
         Conflict: another process holds a lock, or the source changed meanwhile; nothing was committed.
     """
+    repo.objects.store.sweep(repo.now().timestamp())
     refs = _store(repo, plan, progress)
     directory = _store_directory(repo, refs)
     with repo.dvc_lock(), repo.lock() as (lock, note):
@@ -239,7 +240,7 @@ def execute(repo: Repository, plan: CommitPlan, progress: Progress = silent) -> 
         commit, description = _commit(repo, plan, refs, directory, lock)
     notes = list(plan.incoming.notes)
     if plan.target.checked_out and plan.options.workspace and repo.config.checkout.on_commit:
-        notes.extend(_into_workspace(repo, plan, refs))
+        notes.extend(into_workspace(repo, plan.track, commit, refs, committed=plan.incoming.watched))
     return Receipt(
         id=description.id,
         commit=commit,
@@ -287,7 +288,7 @@ def _commit(
         }
         commit = _write(repo, plan, place, description, ours)
         try:
-            with _following(repo, plan, commit, ours, lock):
+            with Following(repo, plan.target, track=plan.track, commit=commit, ours=ours, lock=lock):
                 commits.move_ref(
                     repo.history, plan.target.ref, old=place.tip, new=commit, reason="ckpt commit", lock=lock
                 )
@@ -340,60 +341,3 @@ def _write(
         identity=repo.identity,
         when=repo.now(),
     )
-
-
-# ---------------------------------------------------------------------------------------------- index and worktree follow
-
-
-class _following:
-    """If the branch is checked out: leave a note, let the block move the branch, then make index and worktree follow."""
-
-    def __init__(
-        self, repo: Repository, plan: CommitPlan, commit: CommitId, ours: Mapping[str, bytes], lock: Lock
-    ) -> None:
-        self._repo, self._plan, self._commit, self._ours, self._lock = repo, plan, commit, ours, lock
-
-    def __enter__(self) -> None:
-        if self._plan.target.checked_out:
-            note = {"ref": self._plan.target.ref, "commit": self._commit, "track": self._plan.track}
-            self._lock.write_note({"follow": note})
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and self._plan.target.checked_out:
-            _follow(self._repo, self._plan.track, self._ours)
-        self._lock.write_note({})
-
-
-def _follow(repo: Repository, track: str, ours: Mapping[str, bytes]) -> None:
-    ignored = repo.ignore_path()
-    worktree.follow(repo.history, ours, ignore_file=ignored, entry=lambda text: pointer.with_ignored(text, track))
-
-
-def finish_interrupted(repo: Repository, note: Mapping[str, Any]) -> None:
-    """Finish what a process was killed at: its branch has moved, but index and worktree have not followed."""
-    follow = note.get("follow")
-    head, branch = repo.history.head(), repo.history.head_branch()
-    if not isinstance(follow, dict) or head is None or branch is None:
-        return
-    if (follow.get("ref"), follow.get("commit")) != (f"refs/heads/{branch}", head):
-        return  # it died before the branch moved, or somebody moved on since
-    track = check_track(str(follow.get("track")))
-    paths = (repo.pointer_path(track), repo.manifest_path(track))
-    blobs = {path: repo.history.blob_id(head, path) for path in paths}
-    _follow(
-        repo, track, {path: repo.history.blob(blob, limit=manifests.MAX_BYTES) for path, blob in blobs.items() if blob}
-    )
-
-
-def _into_workspace(repo: Repository, plan: CommitPlan, refs: Mapping[str, ObjectRef]) -> list[str]:
-    """Put the artifact where its pointer says it is; returns what the user should know. The commit stands in any case."""
-    where = repo.workspace(plan.track)
-    committed = {str(path) for path in plan.incoming.watched}
-    try:
-        lost = [member for member in workspace.unsaved(where, repo.objects) if where.absolute(member) not in committed]
-        if lost:
-            return [f"'{where.path}' was left as it is: it holds files that are saved nowhere ({', '.join(lost[:3])})"]
-        workspace.materialise(where, refs, source=repo.objects, placing=repo.placing)
-    except StorageError as err:
-        return [f"'{where.path}' could not be updated ({err}); run 'ckpt restore HEAD' later"]
-    return []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ckptvcs.digest import Digest
 from ckptvcs.domain import manifest as manifests
 from ckptvcs.domain import provenance as custody
+from ckptvcs.errors import UsageError
 from ckptvcs.storage.dvc.pointer import Pointer, pointer_bytes, reads_as_number
 from ckptvcs.storage.names import ObjectName, ObjectRef
 
@@ -60,6 +61,12 @@ class Description:
     @classmethod
     def of(cls, manifest: manifests.Manifest) -> Description:
         data = manifests.to_bytes(manifest)
+        if len(data) > manifests.MAX_BYTES:
+            raise UsageError(
+                "cannot write a manifest",
+                why=f"it would have {len(data)} bytes, and at most {manifests.MAX_BYTES} are ever read",
+                next_step="leave large values out of the hyperparameters: keep them in a file, and name it with --data",
+            )
         return cls(manifest=manifest, data=data, id=manifests.id_of(data))
 
 
@@ -108,6 +115,7 @@ def describe(
         metrics={**facts.get("metrics", {}), **options.metrics},
         params={**facts.get("params", {}), **options.params},
     )
+    manifest = manifests.expressible(manifest)
     while reads_as_number(Digest(Description.of(manifest).id)):
         now += timedelta(microseconds=1)
         manifest = replace(manifest, created=_iso(now))
@@ -145,7 +153,8 @@ def commit_message(message: str | None, description: Description) -> str:
         step = f" step {manifest.step}" if manifest.step is not None else ""
         shown = ", ".join(f"{name} {_short(value)}" for name, value in sorted(manifest.metrics.items())[:3])
         message = f"ckpt: {manifest.run.name}{step}{f' ({shown})' if shown else ''}"
-    return f"{message.rstrip()}\n\nCheckpoint: {description.id}\n"
+    readable = message.rstrip().encode("utf-8", "backslashreplace").decode("utf-8")
+    return f"{readable}\n\nCheckpoint: {description.id}\n"
 
 
 def ref_of(entry: manifests.FileEntry) -> ObjectRef:

@@ -14,7 +14,7 @@ from ckptvcs.formats import flatten, hints, numpy_values
 from ckptvcs.formats.artifact import PICKLE
 from ckptvcs.formats.components import EXTRA, Part, Parts, take_apart
 from ckptvcs.formats.foreign import detect
-from ckptvcs.formats.foreign.source import Source, is_neutral_leaf
+from ckptvcs.formats.foreign.source import Source, facts_of, is_neutral_leaf
 from ckptvcs.storage.index import stamp
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def from_state(
         pickled=pickled,
         files=dict(files or {}),
         source=SourceEntry(format="memory", name="", metadata={}),
+        facts=facts_of(state),
         hints=known or hints.infer(components),
     )
 
@@ -130,7 +131,7 @@ def from_state(
 def _framework() -> tuple[Callable[[Any], Any], Callable[[Any], bool]]:
     """How to look at values in memory. Who has not imported torch has no tensors of it."""
     if "torch" not in sys.modules:
-        return numpy_values.adapt, lambda value: is_neutral_leaf(value) or type(value).__module__ == "numpy"
+        return numpy_values.adapt, lambda value: is_neutral_leaf(value) or numpy_values.is_array(value)
     from ckptvcs.formats import torch_state
 
     return torch_state.adapt, torch_state.is_leaf

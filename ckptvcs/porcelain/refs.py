@@ -207,7 +207,7 @@ def marked_name(name: str, *, golden: bool, milestone: bool) -> str:
     """The whole name of a tag.
 
     Raises:
-        UsageError: both marks were asked for, or a mark was written by hand without asking for it.
+        UsageError: both marks were asked for.
     """
     if golden and milestone:
         raise UsageError("a tag is golden or a milestone, not both", next_step="drop one of the two options")

@@ -166,6 +166,10 @@ class LocalStore:
             raise from_os_error(err, doing=f"write objects to '{self.root}'") from err
         return refs
 
+    def sweep(self, now: float) -> None:
+        """Remove what processes that died while they put left behind; `now` in seconds since the epoch."""
+        files.sweep_temporaries(self.root, now)
+
     def _publish(self, tmp: str, new: NewObject, written: Written) -> ObjectRef:
         """Give a complete file its name, without ever overwriting one."""
         ref = ObjectRef(name=ObjectName(written.md5 + new.suffix), nbytes=written.nbytes, digest=written.digest)

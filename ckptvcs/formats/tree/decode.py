@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from ckptvcs.errors import FormatError, HostileInput
 from ckptvcs.formats.leaf import TorchAtom
 from ckptvcs.formats.tree.nodes import FACTORIES, FLAVOURS, MAX_DEPTH, NAMESPACES, Node
+from ckptvcs.paths import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -152,7 +153,14 @@ def _path(_: Decoder, node: Node, __: int) -> Any:
 
     if node["flavour"] not in FLAVOURS:
         raise ValueError(node["flavour"])
-    return getattr(pathlib, node["flavour"])(node["$path"])
+    try:
+        return getattr(pathlib, node["flavour"])(node["$path"])
+    except NotImplementedError as err:
+        raise FormatError(
+            f"cannot make a {node['flavour']} here",
+            why=f"the state holds the path '{printable(str(node['$path']))}' of another operating system",
+            next_step="load the other components, or load it on that system",
+        ) from err
 
 
 def _numpy(_: Decoder, node: Node, __: int) -> Any:

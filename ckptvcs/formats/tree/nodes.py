@@ -10,7 +10,7 @@ A *node* is JSON. Plain values stand for themselves; everything JSON cannot say 
 | `{"$bytes": base64}`, `{"$bytearray": base64}` | short byte strings; long ones are leaves |
 | `{"$tuple": [...]}`, `{"$set": [...]}`, `{"$frozenset": [...]}` | |
 | `{"$dict": [[key, value]...]}` | a dict with keys that JSON has not, such as integers |
-| `{"$odict": [...], "attrs": {...}}` | an `OrderedDict`; `attrs` are its instance attributes (`_metadata` of a state dict) |
+| `{"$odict": [...], "attrs": [...]}` | an `OrderedDict`; `attrs` are its instance attributes (`_metadata` of a state dict) |
 | `{"$defaultdict": [...], "factory": name}`, `{"$counter": [...]}` | |
 | `{"$namespace": class, "attrs": [[name, value]...]}` | `argparse.Namespace`, `types.SimpleNamespace` |
 | `{"$path": text, "flavour": class}` | a `pathlib` path |
