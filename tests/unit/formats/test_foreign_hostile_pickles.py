@@ -248,7 +248,7 @@ DAMAGED = {
     "no float": b"Fxyz\n.",
     "no line": b"V" + b"x" * 100,
     "no text": b"X\x02\x00\x00\x00\xff\xfe.",
-    **{f"huge {opcode!r}": opcode + b"\xff" * 8 + b"x" * 100 for opcode in (b"X", b"\x8d", b"B", b"\x8e", b"\x96", b"\x8b", b"T")},
+    **{f"huge {code!r}": code + b"\xff" * 8 + b"x" * 100 for code in (b"X", b"\x8d", b"B", b"\x8e", b"\x96", b"\x8b", b"T")},
 }  # fmt: skip
 
 

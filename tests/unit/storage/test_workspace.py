@@ -504,3 +504,32 @@ def test_what_cannot_be_read_is_not_taken_for_saved(
         pass
     finally:
         (folder / "secret").chmod(0o700)
+
+
+# --------------------------------------------------------------------------------------------- links and their objects
+
+
+def test_linking_an_object_does_not_make_it_unknown(place, source: VerifiedStore, stored: Stored):
+    hard = Placing(link="hardlink", privileged=False)
+
+    place(ONE, hard)
+    place(TWO, hard)
+    place({}, hard)
+
+    assert all(source.is_known(ref) for ref in [*stored(ONE).values(), *stored(TWO).values()])
+
+
+def test_an_object_that_was_changed_through_a_link_is_not_taken_for_known(place, source: VerifiedStore, stored: Stored):
+    hard = Placing(link="hardlink", privileged=True)
+    folder = place(ONE, hard)
+    member = stored(ONE)["model/w.safetensors"]
+    before = (folder / "model/w.safetensors").stat()
+    (folder / "model/w.safetensors").chmod(0o644)
+    with (folder / "model/w.safetensors").open("r+b") as file:
+        file.write(b"changed through the link")
+    (folder / "model/w.safetensors").chmod(0o444)
+    os.utime(folder / "model/w.safetensors", ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    workspace.materialise(Directory(root=folder.parent, path="model"), {}, source=source, placing=hard)
+
+    assert not source.is_healthy(member)
