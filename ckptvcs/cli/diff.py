@@ -83,7 +83,7 @@ def _say_component(component: ComponentDifference, *, tensors: bool) -> None:
     from ckptvcs.cli import render
 
     sizes = f"{render.size(component.changed_bytes)} changed, {render.size(component.same_bytes)} the same"
-    count = f"{len(component.tensors)} tensors, {len(component.files)} files"
+    count = f"{_count(component.tensors, 'tensor')}, {_count(component.files, 'file')}"
     render.answer(f"{_sign(component.kind)} {component.name} ({component.role}): {count}; {sizes}")
     if tensors:
         for change in component.tensors:
