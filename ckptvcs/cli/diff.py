@@ -9,6 +9,8 @@ import click
 from ckptvcs.cli.options import complete_revision, json_option, open_repo, track_option
 
 if TYPE_CHECKING:
+    from collections.abc import Sized
+
     from ckptvcs.domain.compare import Change, ComponentDifference
     from ckptvcs.porcelain.compare import Compared
 
@@ -102,3 +104,7 @@ def _values(change: Change) -> str:
     if change.kind != "changed":
         return texts[0] or texts[1]
     return texts[0] if texts[0] == texts[1] else f"{texts[0]} -> {texts[1]}"
+
+
+def _count(items: Sized, what: str) -> str:
+    return f"{len(items)} {what}{'' if len(items) == 1 else 's'}"
