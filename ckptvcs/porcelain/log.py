@@ -32,7 +32,14 @@ class Log:
     more: bool
 
 
-def log(repo: Repository, revisions: list[CommitId], *, track: str | None = None, limit: int | None = None) -> Log:
+def log(
+    repo: Repository,
+    revisions: list[CommitId],
+    *,
+    track: str | None = None,
+    limit: int | None = None,
+    topological: bool = False,
+) -> Log:
     """The checkpoints that can be reached from some commits.
 
     Args:
@@ -40,10 +47,12 @@ def log(repo: Repository, revisions: list[CommitId], *, track: str | None = None
         revisions: where to begin.
         track: the track; None for the configured one.
         limit: how many at most; None for all.
+        topological: children before their parents in any case, which a graph needs and takes reading the whole history.
     """
     track = track or repo.config.track
+    walk = repo.history.walk if topological else repo.history.newest_first
     found: list[Checkpoint] = []
-    for checkpoint in made_by(repo, repo.history.walk(revisions), track):
+    for checkpoint in made_by(repo, walk(revisions), track):
         if limit is not None and len(found) == limit:
             return Log(_entries(repo, found), more=True)
         found.append(checkpoint)

@@ -327,53 +327,49 @@ _START_UP = f"{sys.executable} -c 'import click, pygit2'"
 # ------------------------------------------------------------------------------------------------------------- memory
 
 
-def memory(folder: Path, nbytes: int) -> list[tuple[str, int, int]]:
-    """Peak memory of processes that handle a whole state.
+@dataclass(frozen=True, kw_only=True)
+class Peak:
+    """The memory of one process, in bytes."""
 
-    Returns:
-        (what, bytes at the peak, bytes of an interpreter that does nothing but import what this one needs).
-    """
-    source, root = folder / "x.pt", folder / "ckpt"
-    torch.save(states.training_state(nbytes), source)
+    name: str
+    nbytes: int
+    empty: int
+    """Of an interpreter that only imports what this one needs."""
+
+    @property
+    def above(self) -> int:
+        return self.nbytes - self.empty
+
+
+def memory(folder: Path, nbytes: int) -> list[Peak]:
+    """Peak memory of processes that handle a whole state."""
+    root, ckpt, here = folder / "ckpt", [sys.executable, "-m", "ckptvcs"], Path.cwd()
     repository(root).close()
+    peak_bytes(script(_STATE.format(nbytes=nbytes) + f"torch.save(state, {str(folder / 'x.pt')!r})"), here)
     plain = peak_bytes(script("import ckptvcs.cli.main, pygit2, numpy"), folder)
-    with_torch = peak_bytes(script("import torch, ckptvcs.porcelain.api"), folder)
-    ckpt = [sys.executable, "-m", "ckptvcs"]
-    found = [
-        ("`ckpt commit x.pt`", peak_bytes([*ckpt, "commit", str(source), "--step", "0"], root), plain),
-        ("`ckpt commit x.pt`, nothing changed", peak_bytes([*ckpt, "commit", str(source), "--step", "1"], root), plain),
-        ("`ckpt checkout main~1`", peak_bytes([*ckpt, "checkout", "main~1"], root), plain),
-        (
-            "`ckpt restore main --to DIR`",
-            peak_bytes([*ckpt, "restore", "main", "--to", str(folder / "to")], root),
-            plain,
-        ),
-        ("`ckpt diff main~1 main --values`", peak_bytes([*ckpt, "diff", "main~1", "main", "--values"], root), plain),
-        (
-            "`ckptvcs.load`, not touched",
-            peak_bytes(script("import ckptvcs; dict(ckptvcs.load('main'))"), root),
-            with_torch,
-        ),
-        ("`ckpt export main y.pt`", peak_bytes([*ckpt, "export", "main", str(folder / "y.pt")], root), with_torch),
-        (
-            "`torch.save` of the same state, in memory",
-            peak_bytes(script(_SAVE.format(nbytes=nbytes)), Path.cwd()),
-            with_torch,
-        ),
-        (
-            "`Repo.commit` of the same state, in memory",
-            peak_bytes(script(_COMMIT.format(nbytes=nbytes, root=root)), Path.cwd()),
-            with_torch,
-        ),
+    torch_too = peak_bytes(script("import torch, ckptvcs.porcelain.api"), folder)
+
+    def of(name: str, *args: str, empty: int = plain) -> Peak:
+        return Peak(name=name, nbytes=peak_bytes([*ckpt, *args], root), empty=empty)
+
+    alone = peak_bytes(script(_STATE.format(nbytes=nbytes)), here)
+    with_commit = peak_bytes(script(_STATE.format(nbytes=nbytes) + _COMMIT.format(root=str(root))), here)
+    return [
+        of("`ckpt commit x.pt`", "commit", "../x.pt", "--step", "0"),
+        of("`ckpt commit x.pt`, nothing changed", "commit", "../x.pt", "--step", "1"),
+        of("`ckpt checkout main~1`", "checkout", "main~1"),
+        of("`ckpt restore main --to DIR`", "restore", "main", "--to", "../to"),
+        of("`ckpt diff main~1 main --values`", "diff", "main~1", "main", "--values"),
+        of("`ckpt export main y.safetensors --format safetensors`", *_EXPORT),
+        Peak(name="`Repo.commit` of a state in memory, above the state", nbytes=with_commit, empty=alone),
+        Peak(name="`ckptvcs.load`, nothing touched", nbytes=peak_bytes(script(_LOAD), root), empty=torch_too),
     ]
-    return found
 
 
-_SAVE = "import io, torch; from tests.bench import states; torch.save(states.training_state({nbytes}), '/dev/null')"
-_COMMIT = (
-    "import ckptvcs; from tests.bench import states; state = states.training_state({nbytes});"
-    "ckptvcs.Repo('{root}').commit(state, branch='memory', step=0)"
-)
+_EXPORT = "export", "main", "../y.safetensors", "--format", "safetensors", "--component", "model"
+_STATE = "import torch; from tests.bench import states; state = states.training_state({nbytes});"
+_COMMIT = "import ckptvcs; ckptvcs.Repo({root!r}).commit(state, branch='memory', step=0)"
+_LOAD = "import torch, ckptvcs; state = dict(ckptvcs.load('main'))"
 
 
 def _size(nbytes: int) -> str:

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 from tests.bench.ground import ENVIRONMENT
 
+# A process starts with the peak of the one that made it, so a small one stands between.
+_BETWEEN = """
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(done.returncode)
+"""
+
 
 def peak_bytes(command: list[str], cwd: Path) -> int:
-    """The most that was resident at once, as the kernel accounts it (maps of files included)."""
-    process = subprocess.Popen(command, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    said: list[bytes] = []
-    reader = threading.Thread(target=lambda: said.append(process.stderr.read()))  # type: ignore[union-attr]
-    reader.start()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    reader.join()
-    if process.returncode:
-        raise RuntimeError(f"{command}: {b''.join(said).decode()}")
-    return usage.ru_maxrss * 1024
+    """The most that was resident at once, as the kernel accounts it: maps of files included."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", _BETWEEN, *command],
+        cwd=cwd,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{command}: {done.stderr}")
+    return int(done.stdout) * 1024
 
 
 def script(code: str) -> list[str]:

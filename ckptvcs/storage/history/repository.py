@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
+import heapq
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -222,16 +222,32 @@ class History:
         with git_errors(f"read commit {commit[:10]}"):
             return _commit(self.repo[commit].peel(ObjectType.COMMIT))
 
-    def walk(self, tips: list[CommitId], *, first_parent: bool = False) -> Iterator[Commit]:
-        """Commits reachable from `tips`, children before their parents, newest first."""
+    def walk(self, tips: list[CommitId]) -> Iterator[Commit]:
+        """Commits reachable from `tips`, children before their parents, newest first. Reads the whole history first."""
         with git_errors("walk the history"):
             walker = self.repo.walk(None, SortMode.TOPOLOGICAL | SortMode.TIME)
             for tip in tips:
                 walker.push(tip)
-            if first_parent:
-                walker.simplify_first_parent()
         for found in walker:
             yield _commit(found)
+
+    def newest_first(self, tips: list[CommitId]) -> Iterator[Commit]:
+        """Commits reachable from `tips` by their time, as `git log` gives them, each read when it is asked for.
+
+        Where a clock went backwards, a parent may come before its child.
+        """
+        waiting = {tip: self.commit(tip) for tip in tips}
+        queue = [(-commit.time.timestamp(), n, commit) for n, commit in enumerate(waiting.values())]
+        heapq.heapify(queue)
+        seen = set(waiting)
+        while queue:
+            _, _, commit = heapq.heappop(queue)
+            yield commit
+            for parent in commit.parents:
+                if parent not in seen:
+                    seen.add(parent)
+                    found = self.commit(parent)
+                    heapq.heappush(queue, (-found.time.timestamp(), len(seen), found))
 
     def first_parents(self, tip: CommitId) -> Iterator[Commit]:
         """A commit, its first parent, the first parent of that, and so on."""
@@ -326,8 +342,3 @@ def _files(tree: pygit2.Tree, prefix: str, suffixes: tuple[str, ...]) -> Iterato
             yield from _files(entry, f"{prefix}{name}/", suffixes)  # type: ignore[arg-type]
         elif name.endswith(suffixes) and entry.type == ObjectType.BLOB:
             yield prefix + name, BlobId(str(entry.id))
-
-
-def newest(commits: Iterator[Commit], count: int) -> list[Commit]:
-    """The first `count` of an iterator."""
-    return list(itertools.islice(commits, count))

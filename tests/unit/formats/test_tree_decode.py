@@ -123,7 +123,7 @@ def test_a_malformed_node_is_refused(name: str):
     assert caught.value.why
 
 
-@pytest.mark.xfail(strict=True, reason="Decoder.decode catches neither what torch, NumPy nor pathlib raises there")
+@pytest.mark.xfail(strict=True, reason="Decoder.decode catches neither what torch nor NumPy raises there")
 @pytest.mark.parametrize(
     "node",
     [
@@ -131,13 +131,22 @@ def test_a_malformed_node_is_refused(name: str):
         {"$torch": ["device", -5]},
         {"$numpy": ["<f4,(", "00"]},
         {"$npdtype": "f4,(f4"},
-        {"$path": "x", "flavour": "PosixPath" if os.name == "nt" else "WindowsPath"},
     ],
     ids=str,
 )
-def test_a_node_that_torch_or_numpy_or_this_system_cannot_make_is_refused(node: Any):
+def test_a_node_that_torch_or_numpy_cannot_make_is_refused(node: Any):
     with pytest.raises(CkptvcsError):
         read({"model/tree.json": tree([], {"x": node})})
+
+
+def test_a_path_of_another_system_is_refused_and_named():
+    other = "PosixPath" if os.name == "nt" else "WindowsPath"
+
+    with pytest.raises(FormatError) as caught:
+        decode({"$path": "C:\\x\x1b", "flavour": other})
+
+    assert other in caught.value.what
+    assert "'C:\\x\\x1b'" in caught.value.why
 
 
 @pytest.mark.xfail(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import itertools
 import json
 import math
 import os
@@ -64,7 +65,7 @@ def encode(value: Any) -> Any:
         (TorchAtom("dtype", "float16"), {"$torch": ["dtype", "float16"]}),
         (Ready({"$numpy": ["<f4", "00"]}), {"$numpy": ["<f4", "00"]}),
     ],
-    ids=repr,
+    ids=itertools.count(),
 )
 def test_a_value_has_one_node(value: Any, node: Any):
     found = encode(value)
@@ -132,7 +133,7 @@ Point = collections.namedtuple("Point", "x")
         (collections.defaultdict(lambda: 1), "collections.defaultdict of"),
         (collections.defaultdict(collections.OrderedDict), "collections.defaultdict of"),
     ],
-    ids=repr,
+    ids=itertools.count(),
 )
 def test_a_value_without_exact_representation_is_named_with_path_and_class(value: Any, name: str):
     with pytest.raises(UnsupportedValue) as caught:
@@ -200,9 +201,11 @@ def test_attributes_cannot_hide_the_methods_of_a_dict(name: str):
 
 @pytest.mark.xfail(strict=True, reason="json.loads joins the two halves of a surrogate pair into one character")
 def test_text_that_json_would_change_is_not_changed():
-    node = encode("\ud83d\ude00")
+    text = "\ud83d\ude00"
 
-    assert json.loads(json.dumps(node)) == "\ud83d\ude00"
+    unchanged = json.loads(json.dumps(encode(text))) == text
+
+    assert unchanged  # said so because no report can carry the text itself
 
 
 _SCRIPT = """

@@ -1,0 +1,111 @@
+"""Measure, and write what was measured: `python -m tests.bench.run [--write PAGE] [--only NAME] [--sizes GB,GB]`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from tests.bench import experiments
+from tests.bench.experiments import Peak, Table
+from tests.bench.timing import ROUNDS
+
+SIZES = "0.3,1.5"
+MAX_ABOVE = 1 << 30
+
+BY_SIZE = (
+    "commit",
+    "commit_frozen",
+    "commit_unchanged",
+    "commit_one_of_sixteen",
+    "commit_cold",
+    "asynchronous",
+    "checkout",
+    "load",
+    "verification",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", type=Path, help="the page to write")
+    parser.add_argument("--only", action="append", choices=[*BY_SIZE, "looking", "memory"])
+    parser.add_argument("--sizes", default=SIZES, help="bytes of the states, in GB")
+    parser.add_argument("--history", type=int, default=10_000, help="checkpoints in the long history")
+    args = parser.parse_args()
+
+    parts = list(measured(args.only or [*BY_SIZE, "looking", "memory"], args.sizes, args.history))
+    if args.write:
+        args.write.write_text(page(parts, args.sizes), encoding="utf-8")
+    broken = [part for part in parts if "**no**" in part]
+    sys.exit(f"{len(broken)} tables have a budget that does not hold" if broken else 0)
+
+
+def measured(names: list[str], sizes: str, history: int) -> Iterator[str]:
+    """The tables, one after the other, told as they come."""
+    for name in names:
+        for size in [history] if name == "looking" else [int(float(size) * 1e9) for size in sizes.split(",")]:
+            folder = Path(tempfile.mkdtemp(prefix="ckptvcs-bench-"))
+            try:
+                found = getattr(experiments, name)(folder, size)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+            text = of_times(found) if isinstance(found, Table) else of_memory(found, size)
+            print(text, flush=True)
+            yield text
+
+
+def of_times(table: Table) -> str:
+    """A table of wall times, as Markdown."""
+    rows = [
+        f"| {row.name} | {row.seconds:.3f} s | {row.ratio:.2f} | "
+        + (f"{row.budget:.2f} | {'yes' if row.holds else '**no**'} |" if row.budget is not None else "| |")
+        for row in table.rows
+    ]
+    return "\n".join(
+        [f"### {table.title.capitalize()}", "", f"Ratios to {table.reference}.", ""]
+        + ["| | median | ratio | budget | holds |", "|---|--:|--:|--:|---|", *rows, ""]
+    )
+
+
+def of_memory(peaks: list[Peak], nbytes: int) -> str:
+    """A table of peak memory, as Markdown."""
+    rows = [
+        f"| {peak.name} | {peak.nbytes >> 20} MiB | {peak.above >> 20} MiB | {'yes' if peak.above <= MAX_ABOVE else '**no**'} |"
+        for peak in peaks
+    ]
+    return "\n".join(
+        [f"### Peak memory, {nbytes / 1e9:.2g} GB", "", "Budget: 1 GiB above the interpreter and its imports.", ""]
+        + ["| | peak | above an empty process | holds |", "|---|--:|--:|---|", *rows, ""]
+    )
+
+
+def page(parts: list[str], sizes: str) -> str:
+    """The page of benchmarks."""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "dvc", "safetensors", "pygit2"))
+    return "\n".join(
+        [
+            "# Benchmarks",
+            "",
+            "Written by `make bench`. Wall times are medians of "
+            f"{ROUNDS}, the candidates take turns within one run, and only ratios mean anything elsewhere: `tests/bench/`",
+            "says what exactly is timed. Every commit of ckptvcs is durable (`fsync`) when it returns; `dvc add` and",
+            "`torch.save` without fsync leave that to the kernel. DVC has its `core.checksum_jobs`. States have random",
+            f"weights and both moments of AdamW, {' and '.join(sizes.split(','))} GB together.",
+            "",
+            f"Measured on {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {packages},",
+            f"{'as root, so that the workspace is copied unless it says linked' if os.geteuid() == 0 else 'as a user'}.",
+            "",
+            *parts,
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
