@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,8 @@ def _options(options: dict[str, Any]) -> Options:
     params = _params_file(options["params_file"]) if options["params_file"] else {}
     params |= {key: _value(value) for key, value in pairs(options["params"], "--param").items()}
     epoch = options["epoch"]
+    if epoch is not None and not math.isfinite(epoch):
+        raise click.BadParameter(f"'{epoch}' is no epoch", param_hint="--epoch")
     return Options(
         message=options["message"],
         track=options["track"],
@@ -110,20 +113,26 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return _number(text)
+    except RecursionError as err:
+        raise click.BadParameter("it is nested too deeply", param_hint="--param") from err
 
 
 def _params_file(path: Path) -> dict[str, Any]:
     import yaml
 
     from ckptvcs.errors import UsageError
+    from ckptvcs.porcelain.api import check_params
 
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))  # which reads JSON too
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as err:
         raise UsageError(f"cannot read '{path}'", why=str(err), next_step="give a JSON or YAML file") from err
     if not isinstance(document, dict):
         raise UsageError(f"cannot use '{path}'", why="it holds no mapping", next_step="write KEY: VALUE lines")
-    return document
+    try:
+        return check_params(document)
+    except UsageError as err:
+        raise UsageError(f"cannot use '{path}'", why=err.why, next_step=err.next_step) from err
 
 
 def _say_plan(plan: CommitPlan, *, as_json: bool) -> None:

@@ -64,7 +64,7 @@ def command(
 def _limit(text: str) -> int | None:
     if text == "all":
         return None
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit()):
         raise click.BadParameter(f"'{text}' is neither a number nor 'all'", param_hint="-n")
     return int(text)
 

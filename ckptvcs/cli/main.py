@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import click
 
 from ckptvcs._version import VERSION
-from ckptvcs.errors import Bug, CkptvcsError, from_os_error
+from ckptvcs.errors import Bug, CkptvcsError, UsageError, from_os_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,9 +94,11 @@ def run(args: Sequence[str] | None, *, as_json: bool) -> int:
     try:
         status = cli.main(args, prog_name="ckpt", standalone_mode=False)
         return status if isinstance(status, int) else 0
-    except click.ClickException as err:
+    except click.exceptions.NoArgsIsHelpError as err:
         err.show()
         return err.exit_code
+    except click.ClickException as err:
+        return _fail(_in_our_words(err), as_json=as_json)
     except (click.Abort, KeyboardInterrupt):
         _render().talk("interrupted")
         return 130
@@ -105,6 +107,18 @@ def run(args: Sequence[str] | None, *, as_json: bool) -> int:
         return 0
     except Exception as err:  # noqa: BLE001 - nothing is swallowed: whatever gets here is told, by its name
         return _fail(_named(err), as_json=as_json)
+
+
+def _in_our_words(err: click.ClickException) -> UsageError:
+    """What click found wrong with a command line, in the manner of all our errors."""
+    said = err.format_message().strip().rstrip(".")
+    context = err.ctx if isinstance(err, click.UsageError) else None
+    what, _, why = said.partition(": ")
+    return UsageError(
+        what[:1].lower() + what[1:],
+        why=why,
+        next_step=f"run '{context.command_path if context else 'ckpt'} --help'",
+    )
 
 
 def _named(err: Exception) -> CkptvcsError:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import sys
 import time
 from datetime import datetime
@@ -37,7 +38,9 @@ def answer(line: str = "") -> None:
 
 def answer_json(value: Any) -> None:
     """Print one JSON document to stdout."""
-    click.echo(json.dumps(plain(value), indent=2, sort_keys=True, ensure_ascii=False))
+    text = json.dumps(plain(value), indent=2, sort_keys=True, ensure_ascii=False)
+    # A name that is no UTF-8 has lone surrogates in Python; JSON can say them, a stream of UTF-8 can not.
+    click.echo(re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def talk(line: str) -> None:
@@ -167,12 +170,13 @@ def checkpoint_json(checkpoint: Checkpoint, names: Iterable[str] = ()) -> dict[s
 
 def size(nbytes: int) -> str:
     """Bytes for people: `271.4 MB`, with decimal units as disks have."""
-    number, unit = float(nbytes), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if number < 1000 or unit == "TB":
-            break
-        number /= 1000
-    return f"{nbytes} B" if unit == "B" else f"{number:.1f} {unit}"
+    if nbytes < 1000:
+        return f"{nbytes} B"
+    number, unit = nbytes / 1000, "kB"
+    for larger in ("MB", "GB", "TB"):
+        if round(number, 1) >= 1000:
+            number, unit = number / 1000, larger
+    return f"{number:.1f} {unit}"
 
 
 def number(value: Any) -> str:

@@ -74,7 +74,11 @@ def grade(roles: Collection[str]) -> str:
     return EXACT if "rng" in roles else APPROXIMATE
 
 
-_SECRET: Final = re.compile(r"(token|secret|passw|api[-_]?key|credential|auth)", re.IGNORECASE)
+_SECRET: Final = re.compile(
+    r"(?<![a-z])(token|secret|password|passwd|passphrase|api[-_.]?key|access[-_.]?key|credentials?|auth)(?![a-z])",
+    re.IGNORECASE,
+)
+_CAMEL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 HIDDEN: Final = "***"
 
 
@@ -84,7 +88,7 @@ def without_secrets(command: Sequence[str]) -> tuple[str, ...]:
     hide_next = False
     for word in command:
         option, separator, _ = word.partition("=")
-        secret = bool(_SECRET.search(option)) and (option.startswith("-") or bool(separator))
+        secret = bool(_SECRET.search(_CAMEL.sub("-", option))) and (option.startswith("-") or bool(separator))
         if hide_next and not word.startswith("-"):
             shown.append(HIDDEN)
         else:

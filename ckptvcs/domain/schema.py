@@ -28,6 +28,8 @@ def parse(document: Any) -> Config:
     try:
         # By way of JSON, because what is strict for JSON is what is strict for YAML: dates and such become text.
         return TypeAdapter(Config).validate_json(json.dumps(document, default=str))
+    except (TypeError, RecursionError) as err:
+        raise Malformed((), f"it holds what JSON has not: {err}") from err
     except ValidationError as err:
         first = err.errors()[0]
         raise Malformed(first["loc"], first["msg"].removeprefix("Value error, ")) from err

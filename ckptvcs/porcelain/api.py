@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.errors import UsageError
 from ckptvcs.porcelain import checkout, commit, compare, exchange, incoming, load, log, refs, status
@@ -201,23 +201,38 @@ def check_metrics(metrics: Mapping[str, Any]) -> dict[str, int | float | str]:
 
 def _number(value: Any) -> int | float | None:
     """A Python, NumPy or torch number as a Python one."""
-    if hasattr(value, "item") and not isinstance(value, (str, bytes)):
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
         value = value.item()
     return value if type(value) in (int, float) else None
 
 
+_MAX_PARAMS: Final = 100_000
+_MAX_DEPTH: Final = 64
+
+
 def check_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Hyperparameters as values of JSON: what is no such value is written as text."""
-    return {str(name): _json_value(value) for name, value in params.items()}
+    """Hyperparameters as values of JSON: what is no such value is written as text.
+
+    Raises:
+        UsageError: they are nested without end, or are far too many for a record of a run.
+    """
+    left = [_MAX_PARAMS]
+    return {str(name): _json_value(value, left, depth=1) for name, value in params.items()}
 
 
-def _json_value(value: Any) -> Any:
+def _json_value(value: Any, left: list[int], *, depth: int) -> Any:
+    left[0] -= 1
+    if left[0] < 0 or depth > _MAX_DEPTH:
+        raise UsageError(
+            "cannot record the hyperparameters",
+            why=f"they are nested more than {_MAX_DEPTH} deep, or more than {_MAX_PARAMS} values",
+            next_step="leave out what is no setting of the run",
+        )
     if isinstance(value, dict):
-        return check_params(value)
+        return {str(key): _json_value(item, left, depth=depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_json_value(item) for item in value]
-    if value is None or type(value) in (bool, int, str):
-        return value
-    if type(value) is float:
-        return value if math.isfinite(value) else str(value)
-    return str(value)
+        return [_json_value(item, left, depth=depth + 1) for item in value]
+    number = _number(value)
+    if number is not None:
+        return number if math.isfinite(number) else str(number)
+    return value if value is None or type(value) in (bool, str) else str(value)

@@ -113,19 +113,13 @@ class _Known(msgspec.Struct):
 
 
 def _parse(data: bytes, path: Path, cache: Path) -> Config:
-    import yaml
-
     from ckptvcs.domain.schema import Malformed, parse
+    from ckptvcs.storage.plain_yaml import plain_yaml
 
     text = data.decode("utf-8", "replace")
     try:
-        document = yaml.safe_load(text)
+        document = plain_yaml(text)
         config = parse({} if document is None else document)
-    except yaml.YAMLError as err:
-        mark = getattr(err, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(err, "problem", None) or str(err)
-        raise BadConfig(f"cannot read '{path}'{line}", why=problem, next_step="mend that line") from err
     except Malformed as err:
         line_number, key = _line_of(text, err.location), ".".join(map(str, err.location))
         raise BadConfig(
@@ -135,6 +129,11 @@ def _parse(data: bytes, path: Path, cache: Path) -> Config:
             key=key,
             line=line_number,
         ) from err
+    except ValueError as err:
+        mark = getattr(err.__cause__, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(err.__cause__, "problem", None) or str(err)
+        raise BadConfig(f"cannot read '{path}'{line}", why=problem, next_step="mend the file by hand") from err
     with suppress(OSError):  # it is a hint; a repository that we may only read has none
         if cache.parent.is_dir():
             cache.write_bytes(msgspec.json.encode(_Known(digest=digest(data), by=VERSION, config=config)))

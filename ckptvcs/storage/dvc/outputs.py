@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ckptvcs.errors import Refused
 from ckptvcs.paths import printable
+from ckptvcs.storage.plain_yaml import plain_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,7 +34,7 @@ def outputs(data: bytes, *, file: str) -> list[Output]:
         return []
     folder = os.path.dirname(file)
     try:
-        document = _safe_yaml(data)
+        document = plain_yaml(data)
         if file.endswith("dvc.lock"):
             stages = (document.get("stages") or {}).values()
             found = [(out, folder) for stage in stages for out in stage.get("outs", [])]
@@ -46,22 +47,6 @@ def outputs(data: bytes, *, file: str) -> list[Output]:
         ]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return []
-
-
-def _safe_yaml(data: bytes) -> Any:
-    """Parse YAML of strangers: plain values only, and no aliases, which expand without end."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                raise ValueError("aliases are not read")
-            return super().compose_node(parent, index)
-
-    try:
-        return yaml.load(data, Loader)
-    except yaml.YAMLError as err:
-        raise ValueError(str(err)) from err
 
 
 def ignored_paths(root: Path, paths: Iterable[str]) -> list[str]:

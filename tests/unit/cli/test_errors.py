@@ -179,7 +179,6 @@ def test_what_is_typed_wrong_is_a_mistake_of_usage(words: list[str], ckpt: Ckpt,
     assert "--help" in done.err
 
 
-@pytest.mark.xfail(strict=True, reason="main.run lets click word its own errors: capitals, full stops, no JSON")
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["text", "json"])
 def test_what_is_typed_wrong_is_told_in_the_same_manner(form: list[str], ckpt: Ckpt, ground: World):
     done = ckpt("show", "--bogus", *form, at=ground)

@@ -132,9 +132,6 @@ def test_an_option_that_makes_no_sense_is_refused(words: list[str], ckpt: Ckpt, 
     assert ground.git("rev-parse", "main") == before
 
 
-@pytest.mark.xfail(
-    strict=True, reason="int() of NaN and infinities, of '\N{SUPERSCRIPT TWO}', and deep JSON raise what is not caught"
-)
 @pytest.mark.parametrize(
     "words",
     [
@@ -157,7 +154,7 @@ def test_an_odd_number_is_a_mistake_of_usage_and_no_bug_of_ours(
     "content",
     [
         *("[1]", "x", "a: [", "\xff"),
-        pytest.param("a: &x {b: *x}", marks=pytest.mark.xfail(strict=True, reason="a loop is walked: RecursionError")),
+        "a: &x {b: *x}",
     ],
     ids=repr,
 )

@@ -96,9 +96,6 @@ def test_a_remote_has_a_name_that_yaml_takes_for_text(name: str):
         parse({"remote": name})
 
 
-@pytest.mark.xfail(
-    strict=True, reason="schema.parse goes by json.dumps, which raises TypeError, ValueError, RecursionError"
-)
 @pytest.mark.parametrize(
     "text",
     ["2020-01-01: x", "!!binary aGk=: 1", "a: &x {b: *x}", "&a [*a]", "a: " + "[" * 3000],
@@ -111,7 +108,6 @@ def test_a_document_that_json_has_not_is_a_mistake_too(text: str, tmp_path: Path
         read_config(tmp_path, tmp_path / "none" / "config.json")
 
 
-@pytest.mark.xfail(strict=True, reason="json.dumps writes out what YAML's aliases only name")
 def test_aliases_are_not_multiplied(tmp_path: Path):
     levels = "\n".join(f"l{n + 1}: &l{n + 1} [{', '.join([f'*l{n}'] * 8)}]" for n in range(6))
     (tmp_path / "ckpt.yaml").write_text(f"l0: &l0 x\n{levels}\n")

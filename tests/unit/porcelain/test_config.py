@@ -124,18 +124,9 @@ def test_a_name_that_could_do_harm_is_refused(tmp_path: Path, cache: Path, text:
         b"version: 1\n\xff\xfe\n",
         b"\x00\x01\x02",
         "best: {monitor: loss, mode: .nan}\n",
-        pytest.param(
-            "best: &a [*a]\n",
-            marks=pytest.mark.xfail(strict=True, raises=ValueError, reason="JSON cannot write a loop of aliases"),
-        ),
-        pytest.param(
-            "[" * 3000,
-            marks=pytest.mark.xfail(strict=True, raises=RecursionError, reason="yaml descends without end"),
-        ),
-        pytest.param(
-            "best: 2024-13-45\n",
-            marks=pytest.mark.xfail(strict=True, raises=ValueError, reason="yaml raises ValueError for no date"),
-        ),
+        "best: &a [*a]\n",
+        "[" * 3000,
+        "best: 2024-13-45\n",
     ],
 )
 def test_what_is_no_configuration_is_a_bad_one(tmp_path: Path, cache: Path, text: str | bytes):
@@ -149,7 +140,6 @@ def test_what_is_no_configuration_is_a_bad_one(tmp_path: Path, cache: Path, text
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
 
 
-@pytest.mark.xfail(strict=True, reason="aliases are written out as JSON: 40 lines become 2**40 values")
 def test_aliases_do_not_expand_without_end(tmp_path: Path):
     (tmp_path / "ckpt.yaml").write_text(BOMB)
     code = (

@@ -7,10 +7,11 @@ import subprocess
 from datetime import timedelta
 from pathlib import Path
 
+import pygit2
 import pytest
 
 from ckptvcs.errors import AmbiguousRevision, NoRepository, StorageError, UsageError
-from ckptvcs.storage.history.repository import CommitId, History, Identity, newest
+from ckptvcs.storage.history.repository import CommitId, History, Identity
 
 # ------------------------------------------------------------------------------------------------------- finding it
 
@@ -347,12 +348,45 @@ def test_a_walk_begins_at_several_commits(merged: None, history: History, ask):
     assert list(history.walk([])) == []
 
 
+def test_newest_first_is_the_order_of_git_log(history: History, ask, monkeypatch: pytest.MonkeyPatch):
+    for n, branch in enumerate(["side", "main", "side", "side", "main"]):
+        monkeypatch.setenv("GIT_COMMITTER_DATE", f"2040-01-01T00:00:{n:02}Z")
+        ask("checkout", "-q", *(["-b", "side"] if n == 0 else [branch]))
+        ask("commit", "-q", "--allow-empty", "-m", str(n))
+    monkeypatch.setenv("GIT_COMMITTER_DATE", "2040-01-01T00:01:00Z")
+    ask("merge", "-q", "--no-ff", "-m", "merge", "side")
+
+    for tips in (["main"], ["side"], ["main~1", "side"], []):
+        visited = [c.id for c in history.newest_first([CommitId(ask("rev-parse", tip)) for tip in tips])]
+        assert visited == (ask("log", "--format=%H", *tips).split() if tips else [])
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(
+            "walk",
+            marks=pytest.mark.xfail(
+                strict=True, raises=pygit2.GitError, reason="the walk goes on outside `git_errors`"
+            ),
+        ),
+        "newest_first",
+        "first_parents",
+    ],
+)
+def test_a_damaged_commit_on_the_way_is_an_error_of_storage(history: History, ask, ground: Path, flip, how: str):
+    head, older = history.head(), ask("rev-parse", "HEAD~1")
+    flip(ground / ".git/objects" / older[:2] / older[2:])
+    fresh = History.discover(ground)
+
+    with pytest.raises(StorageError):
+        list(getattr(fresh, how)(head if how == "first_parents" else [head]))
+
+
 def test_first_parents_are_those_of_git(merged: None, history: History, ask):
     expected = ask("rev-list", "--first-parent", "HEAD").split()
 
     assert [c.id for c in history.first_parents(history.head())] == expected
-    assert [c.id for c in history.walk([history.head()], first_parent=True)] == expected
-    assert [c.id for c in newest(history.first_parents(history.head()), 2)] == expected[:2]
 
 
 def test_ancestors_are_those_of_git(merged: None, history: History, ask):
