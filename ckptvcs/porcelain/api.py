@@ -94,7 +94,7 @@ class Repo:
             run_id=secrets.token_hex(8),
             metrics=check_metrics(metrics or {}),
             params=check_params(params or {}),
-            **options,
+            **check_numbers(options),
         )
         return commit.execute(self._repo, commit.plan(self._repo, what, chosen))
 
@@ -201,9 +201,44 @@ def check_metrics(metrics: Mapping[str, Any]) -> dict[str, int | float | str]:
 
 def _number(value: Any) -> int | float | None:
     """A Python, NumPy or torch number as a Python one."""
-    if hasattr(value, "item") and getattr(value, "shape", None) == ():
-        value = value.item()
+    value = _unwrapped(value)
     return value if type(value) in (int, float) else None
+
+
+def _unwrapped(value: Any) -> Any:
+    """What a scalar of NumPy, or a tensor of one element, holds; anything else as it is."""
+    if isinstance(value, (str, bytes)) or not hasattr(value, "item"):
+        return value
+    try:
+        return value.item()
+    except (TypeError, ValueError, RuntimeError):  # it holds several, or is no scalar at all
+        return value
+
+
+def check_numbers(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a commit, with numbers of any library as Python's.
+
+    Raises:
+        UsageError: step or a seed is no whole number, or epoch no finite one.
+    """
+    checked = dict(options)
+    if options.get("step") is not None:
+        checked["step"] = _whole("step", options["step"])
+    if options.get("epoch") is not None:
+        epoch = _number(options["epoch"])
+        if epoch is None or not math.isfinite(epoch):
+            raise UsageError(f"epoch cannot be {options['epoch']!r}", why="it is a finite number", next_step="give one")
+        checked["epoch"] = epoch
+    if options.get("seeds"):
+        checked["seeds"] = {str(name): _whole("a seed", value) for name, value in options["seeds"].items()}
+    return checked
+
+
+def _whole(what: str, value: Any) -> int:
+    number = _number(value)
+    if type(number) is not int:
+        raise UsageError(f"{what} cannot be {value!r}", why="it is a whole number", next_step="give one")
+    return number
 
 
 _MAX_PARAMS: Final = 100_000
@@ -232,7 +267,7 @@ def _json_value(value: Any, left: list[int], *, depth: int) -> Any:
         return {str(key): _json_value(item, left, depth=depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_json_value(item, left, depth=depth + 1) for item in value]
-    number = _number(value)
-    if number is not None:
-        return number if math.isfinite(number) else str(number)
-    return value if value is None or type(value) in (bool, str) else str(value)
+    value = _unwrapped(value)
+    if type(value) is float:
+        return value if math.isfinite(value) else str(value)
+    return value if value is None or type(value) in (bool, int, str) else str(value)

@@ -112,6 +112,15 @@ def data(outputs: Iterable[dvc.Output], declared: Iterable[str], versions: dict[
 
 
 def _digest_of_path(path: Path) -> str:
+    try:
+        return _digest_of_data(path)
+    except OSError as err:
+        raise UsageError(
+            f"cannot read data at '{path}'", why=str(err.strerror).lower(), next_step="check --data"
+        ) from err
+
+
+def _digest_of_data(path: Path) -> str:
     """The digest of a file, or of the sorted list of (path, digest) of a folder."""
     if path.is_file():
         return digest_of_parts(_pieces(path))

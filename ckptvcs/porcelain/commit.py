@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Final
 
 from ckptvcs.domain.checkpoint import CheckpointId, check_track
 from ckptvcs.domain.provenance import Code, DataEntry, Environment, Provenance, without_secrets
-from ckptvcs.errors import CkptvcsError, RefMoved, Refused
+from ckptvcs.errors import CkptvcsError, RefMoved
 from ckptvcs.formats import artifact, tree_file
 from ckptvcs.paths import check_paths
-from ckptvcs.porcelain import capture, checkpoints, incoming
+from ckptvcs.porcelain import capture, checkpoints, incoming, obstacles
 from ckptvcs.porcelain.describe import Description, Options, commit_message, describe, pointer_of, ref_of
 from ckptvcs.porcelain.following import Following, finish_interrupted, into_workspace
 from ckptvcs.porcelain.target import Place, Target, find_place, find_target
 from ckptvcs.progress import Progress, silent
-from ckptvcs.storage.dvc import locks, outputs, pointer
+from ckptvcs.storage.dvc import locks, pointer
 from ckptvcs.storage.history import commits
 from ckptvcs.storage.history.repository import CommitId
 from ckptvcs.storage.ingest import NewObject
@@ -120,9 +120,11 @@ def plan(repo: Repository, what: Incoming, options: Options, custody: Custody | 
     start = CommitId(options.start) if options.start else custody.commit if options.fresh else repo.history.head()
     parent = repo.history.tip(target.ref) or start
     others = capture.tracked_outputs(repo, parent)
-    _refuse_taken(repo, track, others)
+    obstacles.refuse_taken(repo, track, others, commits=[c for c in (repo.history.head(), parent) if c])
+    if target.checked_out:
+        obstacles.refuse_in_the_way(repo, track)
     files = _plan_files(what, custody, _parent_trees(repo, parent, track) if parent else {})
-    _refuse_hidden(repo, track, files)
+    obstacles.refuse_hidden(repo, track, [file.path for file in files])
     return CommitPlan(
         target=target,
         track=track,
@@ -134,29 +136,6 @@ def plan(repo: Repository, what: Incoming, options: Options, custody: Custody | 
         start=start,
         data=capture.data(others, options.data, dict(options.versions)),
     )
-
-
-def _refuse_taken(repo: Repository, track: str, others: Sequence[outputs.Output]) -> None:
-    path = repo.track_path(track)
-    outputs.refuse_overlap(path, others)
-    head = repo.history.head()
-    if head and repo.history.is_folder(head, repo.git_path(path)):
-        raise Refused(
-            f"cannot keep track '{track}' in '{path}'",
-            why="git itself tracks files in that folder",
-            next_step=f"run 'git rm -r --cached {path}' and commit, or set another 'directory' in ckpt.yaml",
-        )
-
-
-def _refuse_hidden(repo: Repository, track: str, files: Sequence[artifact.PlannedFile]) -> None:
-    folder = repo.track_path(track)
-    hidden = outputs.ignored_paths(repo.root, [f"{folder}/{file.path}" for file in files])
-    if hidden:
-        raise Refused(
-            f"cannot commit to track '{track}'",
-            why=f"a .dvcignore hides '{hidden[0]}'{f' and {len(hidden) - 1} more' if len(hidden) > 1 else ''} from DVC",
-            next_step=f"add '!{folder}/**' to .dvcignore",
-        )
 
 
 def _parent_trees(repo: Repository, commit: CommitId, track: str) -> dict[str, tree_file.TreeFile]:

@@ -62,8 +62,12 @@ def plan_init(path: Path, *, remote: str | None = None) -> InitPlan:
     Raises:
         UsageError: there is no such folder, the remote is no URL, or git does not know who commits.
     """
-    path = path.resolve()
-    if not path.is_dir():
+    try:
+        path = path.resolve()
+        is_folder = path.is_dir()
+    except (OSError, RuntimeError):  # a link that leads to itself
+        is_folder = False
+    if not is_folder:
         raise UsageError(f"cannot make a repository in '{path}'", why="it is no folder", next_step="make it first")
     if remote is not None and (not remote or remote.startswith("-") or not remote.isprintable()):
         raise UsageError(f"{remote!r} is no URL of a remote", next_step="give a path or a URL such as s3://bucket/path")

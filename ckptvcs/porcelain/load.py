@@ -15,8 +15,9 @@ from ckptvcs.errors import FormatError, NotFound, Refused
 from ckptvcs.formats.artifact import PICKLE
 from ckptvcs.formats.components import EXTRA
 from ckptvcs.formats.reading import Artifact, Assembler, NeutralBuilder
-from ckptvcs.porcelain.checkpoints import require_checkpoint
+from ckptvcs.porcelain.checkpoints import pointer_at, require_checkpoint
 from ckptvcs.porcelain.describe import ref_of
+from ckptvcs.storage.history.repository import CommitId
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -89,6 +90,7 @@ def load(
         Refused: a component is a pickle and `allow_pickle` is not set.
     """
     checkpoint = require_checkpoint(repo, revision, track or repo.config.track)
+    pointer_at(repo, CommitId(checkpoint.commit), checkpoint.manifest.track)  # it vouches for the manifest
     from ckptvcs.formats import torch_state
 
     def make(assembler: Assembler, name: str) -> Builder:

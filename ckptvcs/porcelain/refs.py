@@ -145,6 +145,13 @@ def create_tag(
     ref = Ref(name=name, commit=commit, checkpoint=checkpoint, message=message)
     if existing is not None:
         _refuse_to_move(existing.name, existing.commit, commit)
+        if mark and existing.message is None:
+            raise WouldOverwrite(
+                f"tag '{name}' exists already",
+                why="it is a plain tag, and a mark says who set it and when",
+                next_step=f"remove it with 'git tag -d {name}', then run the command again",
+                name=name,
+            )
         return ref
     if not dry_run:
         annotation = None

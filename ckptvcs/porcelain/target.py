@@ -54,7 +54,7 @@ def find_target(repo: Repository, branch: str | None, run: str | None) -> Target
         Refused: the branch is checked out in another worktree, which would be left behind.
     """
     here = repo.history.head_branch()
-    name = branch or run or here
+    name = next((given for given in (branch, run, here) if given is not None), None)
     if name is None:
         raise UsageError(
             "no branch to commit to",

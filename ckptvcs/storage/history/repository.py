@@ -279,6 +279,10 @@ class History:
             except KeyError:
                 return False
 
+    def is_file(self, commit: CommitId, path: str) -> bool:
+        """Whether a commit has a file or link of that path."""
+        return self.blob_id(commit, path) is not None
+
     def blob(self, blob: BlobId, *, limit: int) -> bytes:
         """The bytes of a file.
 

@@ -160,7 +160,6 @@ def test_data_that_is_not_there_is_a_mistake_of_the_caller(tmp_path: Path):
             entries(declared=(str(tmp_path / name),))
 
 
-@pytest.mark.xfail(strict=True, raises=PermissionError, reason="the error of the system is not turned into one of ours")
 def test_data_that_may_not_be_read_is_a_mistake_of_the_caller(tmp_path: Path, without_privilege: None):
     (tmp_path / "data").write_bytes(b"x")
     (tmp_path / "data").chmod(0)

@@ -249,7 +249,7 @@ def test_a_folder_that_may_not_be_written_is_an_error_of_storage(
 
 
 BROKEN = pytest.mark.xfail(
-    strict=True, raises=RuntimeError, reason="torch raises an error of its own for a file that it cannot write"
+    strict=True, raises=RuntimeError, reason="torch hides the error of the system behind its own"
 )
 
 

@@ -198,7 +198,6 @@ def test_a_manifest_that_was_edited_is_not_believed(repo: Repo, world: World, hi
         repo.load("HEAD")
 
 
-@pytest.mark.xfail(strict=True, reason="only `checkout` looks whether pointer and manifest belong together")
 def test_a_manifest_that_its_pointer_does_not_name_is_not_believed(repo: Repo, world: World, history):
     path = world.root / "checkpoints/model.json"
     path.write_text(path.read_text().replace('"step": 3', '"step": 4'))

@@ -87,9 +87,6 @@ def test_a_name_that_means_something_else_is_no_branch(repository: Repository, n
         find_target(repository, None, name)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="an empty name is taken for none, so that the branch that is checked out is meant"
-)
 @pytest.mark.parametrize(("branch", "run"), [("", None), (None, ""), ("", "run")])
 def test_an_empty_name_is_no_branch(repository: Repository, branch: str | None, run: str | None):
     with pytest.raises(UsageError):
