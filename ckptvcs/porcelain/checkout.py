@@ -18,7 +18,7 @@ from ckptvcs.porcelain.following import finish_interrupted
 from ckptvcs.porcelain.target import check_branch_name
 from ckptvcs.progress import Progress, silent
 from ckptvcs.storage import workspace
-from ckptvcs.storage.history import commits, worktree
+from ckptvcs.storage.history import commits, leftovers, worktree
 from ckptvcs.storage.workspace import Directory
 
 if TYPE_CHECKING:
@@ -233,7 +233,12 @@ def execute(repo: Repository, plan: CheckoutPlan, progress: Progress = silent) -
 def _move_head(repo: Repository, plan: CheckoutPlan, lock: Lock) -> None:
     """Files first, then the branch, then HEAD: whatever is refused is refused before a name is written."""
     with commits.announced(repo.history, lock):
-        worktree.update_files(repo.history, plan.commit)
+        try:
+            worktree.update_files(repo.history, plan.commit)
+        except Unsaved as err:
+            if not leftovers.put_back(repo.history, plan.commit, err.facts["paths"]):
+                raise
+            worktree.update_files(repo.history, plan.commit)
     if plan.new_branch and plan.branch is not None:
         commits.create_branch(repo.history, plan.branch, plan.commit, lock=lock)
     with commits.announced(repo.history, lock):
