@@ -22,6 +22,7 @@ from tests.bench.ground import DvcRoute, forget, repository, shell
 from tests.bench.history import long_history
 from tests.bench.memory import peak_bytes, script
 from tests.bench.timing import Candidate, race
+from tests.support import lora
 
 CKPT = f"{sys.executable} -m ckptvcs"
 
@@ -322,6 +323,31 @@ def looking(folder: Path, count: int) -> Table:
 
 
 _START_UP = f"{sys.executable} -c 'import click, pygit2'"
+
+
+# --------------------------------------------------------------------------------------------------------------- size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What a cache holds, of what as many `.pt` files take."""
+
+    name: str
+    share: float
+    budget: float
+
+
+def stored(folder: Path) -> list[Share]:
+    """A LoRA run of MiniLM: the base is frozen, 8 checkpoints."""
+    for name in ("loop", "files"):
+        repository(folder / name).close()
+    lora.through_checkpointer(folder / "loop")
+    lora.from_bare_files(folder / "files", folder / "lora.pt")
+    raw = lora.raw(folder)
+    return [
+        Share(name="through `Checkpointer`", share=lora.stored(folder / "loop") / raw, budget=0.17),
+        Share(name="from bare `.pt` files", share=lora.stored(folder / "files") / raw, budget=0.29),
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------------- memory
