@@ -76,20 +76,21 @@ def take_apart(
     """
     if type(state) not in (dict, OrderedDict):
         return Parts(parts=(), has_root=True, root=state)
-    if state and all(map(is_leaf, state.values())):
+    # `dict.values(state)`, not `state.values()`: attributes of an `OrderedDict` may hide its methods.
+    if state and all(map(is_leaf, dict.values(state))):
         return Parts(parts=(Part(name="model", role="model", value=state),), has_root=True, root=_hook("model"))
     roles = roles or {}
     names = _component_names(state, is_leaf, roles)
     parts = tuple(Part(name=name, role=roles.get(name) or role_of(name), value=state[name]) for name in names)
-    if type(state) is dict and names == sorted(state, key=str) and not rooted:
+    if type(state) is dict and len(names) == len(state) and names == sorted(names) and not rooted:
         return Parts(parts=parts, has_root=False)
     return Parts(parts=parts, has_root=True, root=_with_hooks(state, names))
 
 
-def _component_names(state: Mapping[Any, Any], is_leaf: Callable[[Any], bool], roles: Mapping[str, str]) -> list[str]:
+def _component_names(state: dict[Any, Any], is_leaf: Callable[[Any], bool], roles: Mapping[str, str]) -> list[str]:
     names: list[str] = []
     taken: set[str] = set()
-    for key, value in state.items():
+    for key, value in dict.items(state):
         if not is_component_name(key) or key.casefold() in taken or not isinstance(value, (dict, list, tuple)):
             continue
         if key in roles or role_of(key) != EXTRA or _holds_leaf(value, is_leaf):
@@ -99,7 +100,7 @@ def _component_names(state: Mapping[Any, Any], is_leaf: Callable[[Any], bool], r
 
 
 def _with_hooks(state: dict[Any, Any], names: list[str]) -> dict[Any, Any]:
-    root = type(state)((key, _hook(key) if key in names else value) for key, value in state.items())
+    root = type(state)((key, _hook(key) if key in names else value) for key, value in dict.items(state))
     if isinstance(state, OrderedDict):
         vars(root).update(vars(state))
     return root
@@ -118,5 +119,5 @@ def _holds_leaf(value: Any, is_leaf: Callable[[Any], bool]) -> bool:
             return True
         if isinstance(item, (dict, list, tuple, set)) and id(item) not in seen:
             seen.add(id(item))
-            stack.extend(item.values() if isinstance(item, dict) else item)
+            stack.extend(dict.values(item) if isinstance(item, dict) else item)
     return False

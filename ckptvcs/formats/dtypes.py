@@ -100,6 +100,11 @@ def itemsize(dtype: str) -> int:
     return int(match[2]) * (4 if match[1] == "U" else 1)
 
 
+def is_numpy(type_string: str) -> bool:
+    """Whether this is a NumPy type string of plain elements, and not one of the many other things `np.dtype` takes."""
+    return type_string in BY_NUMPY_NAME or _NUMPY.match(f"np:{type_string}") is not None
+
+
 def from_numpy(type_string: str) -> str:
     """The name of a NumPy type string such as `<f4`, which must not hold Python objects."""
     return BY_NUMPY_NAME.get(type_string, f"np:{type_string}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -12,10 +13,10 @@ from ckptvcs.formats.leaf import Leaf, Span
 from ckptvcs.formats.safetensors_file import METADATA
 from ckptvcs.formats.strided import contiguous_strides
 from ckptvcs.formats.tree.encode import Encoder
-from ckptvcs.formats.tree.nodes import Node, Path, where
+from ckptvcs.formats.tree.nodes import Node, Path, spelled, where
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Container, Hashable, Iterable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +116,8 @@ def _flatten_part(
         if key is not None and key in owners:
             owner, name = owners[key]
             return {"$tensor": name} if owner == part.name else {"$tensor": name, "in": owner}
-        name = _unique(".".join(map(str, path[prefix:])) or "tensor", component.leaves)
+        name = _unique(_name(path[prefix:]), component.leaves)
+        encoder.charge(len(name), path)
         component.leaves[name] = leaf
         component.paths[name] = path
         if key is not None:
@@ -127,6 +129,12 @@ def _flatten_part(
     return component, encoder.problems
 
 
+def _name(path: Path) -> str:
+    """The path of a leaf as text; what is no Unicode text (half a character) is escaped, as no shard may hold it."""
+    name = ".".join(map(spelled, path)) or "tensor"
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _identity(leaf: Leaf) -> Hashable:
     """Equal for two leaves that are one and the same tensor, or None for a leaf that can have no second name."""
     span = leaf.span
@@ -136,15 +144,14 @@ def _identity(leaf: Leaf) -> Hashable:
     return (span.storage, span.start, leaf.dtype, span.shape, span.strides, leaf.kind, attrs)
 
 
-def _unique(name: str, taken: Iterable[str]) -> str:
+def _unique(name: str, *taken: Container[str]) -> str:
     """`name`, or with `~2`, `~3`... behind it: `{"a.b": t}` and `{"a": {"b": t}}` have paths of one spelling."""
-    taken = {METADATA, *taken}
-    if name not in taken:
-        return name
-    number = 2
-    while f"{name}~{number}" in taken:
-        number += 1
-    return f"{name}~{number}"
+
+    def is_free(candidate: str) -> bool:
+        return candidate != METADATA and not any(candidate in names for names in taken)
+
+    numbered = (f"{name}~{number}" for number in itertools.count(2))
+    return name if is_free(name) else next(filter(is_free, numbered))
 
 
 # ------------------------------------------------------------------------------------------------- shared memory
@@ -229,7 +236,7 @@ def _add_base(first: _Place, start: int, stop: int) -> _Place:
         release=first.leaf.release,
         alignment=_WIDEST,
     )
-    name = _unique(f"{first.name}~storage", {*first.component.leaves, *first.component.views})
+    name = _unique(f"{first.name}~storage", first.component.leaves, first.component.views)
     first.component.leaves[name] = leaf
     first.component.paths[name] = first.component.paths[first.name]
     return _Place(first.component, name, leaf, span)

@@ -5,6 +5,7 @@ A wrong hint costs bytes, never correctness: what really changes is seen at the 
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import re
 from collections import defaultdict
@@ -85,13 +86,15 @@ def _parameter_groups(component: FlatComponent) -> dict[Path, list[list[tuple[in
 
 
 def _numbers(component: FlatComponent, prefix: Path, found: Iterable[int]) -> list[list[int]]:
+    """The parameters of each group, as far as they are numbers; anything at all may stand there."""
     node: Any = component.node
-    for key in prefix[1:-1]:
-        node = node[key] if isinstance(node, list) else node.get(key, {})
     try:
-        return [list(group["params"]) for group in node["param_groups"]]
-    except (KeyError, TypeError):
+        for key in prefix[1:-1]:
+            node = node[key] if isinstance(node, list) else node.get(key, {})
+        groups = [list(group["params"]) for group in node["param_groups"]]
+    except (LookupError, TypeError, AttributeError):
         return [sorted(found)]
+    return [[number for number in group if type(number) is int] for group in groups]
 
 
 def _match(groups: list[list[tuple[int, Shape]]], tensors: list[tuple[str, Shape]]) -> dict[int, str]:
@@ -102,7 +105,6 @@ def _match(groups: list[list[tuple[int, Shape]]], tensors: list[tuple[str, Shape
 
 def _greedy(groups: list[list[tuple[int, Shape]]], tensors: list[tuple[str, Shape]]) -> dict[int, str]:
     """For each parameter the next free tensor of its shape, reading on from the last one found in the group."""
-    taken: set[int] = set()
     found: dict[int, str] = {}
     places: dict[Shape, list[int]] = defaultdict(list)
     for i, (_, shape) in enumerate(tensors):
@@ -110,10 +112,10 @@ def _greedy(groups: list[list[tuple[int, Shape]]], tensors: list[tuple[str, Shap
     for group in groups:
         position = -1
         for number, shape in group:
-            free = [i for i in places[shape] if i not in taken]
+            free = places[shape]
             if not free:
                 continue
-            position = next((i for i in free if i > position), free[0])
-            taken.add(position)
+            following = bisect.bisect_right(free, position)
+            position = free.pop(following if following < len(free) else 0)
             found[number] = tensors[position][0]
     return found

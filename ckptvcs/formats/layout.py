@@ -88,7 +88,8 @@ def plan(members: Sequence[Member], parent: Mapping[str, Inherited], *, target: 
 
 def _fresh(members: Sequence[Member], target: int) -> Iterable[tuple[str, list[Member]]]:
     groups = _by_layer(members)
-    mixed = {layer for layer, trainable, _ in groups if (layer, not trainable) in {(a, b) for a, b, _ in groups}}
+    there = {(layer, trainable) for layer, trainable, _ in groups}
+    mixed = {layer for layer, trainable in there if (layer, not trainable) in there}
     for trainable in (False, True):
         chosen = [(layer, group) for layer, t, group in groups if t is trainable]
         for layers, group in _joined(chosen, target):
@@ -108,14 +109,17 @@ def _joined(groups: Sequence[tuple[str, list[Member]]], target: int) -> Iterable
     """Neighbours joined until each is at least half the target; the last one may be smaller."""
     layers: list[str] = []
     joined: list[Member] = []
+    size = 0
     for layer, group in groups:
-        if joined and _size(joined) + _size(group) > target:
+        if joined and size + _size(group) > target:
             yield layers, joined
-            layers, joined = [], []
-        layers, joined = [*layers, layer], [*joined, *group]
-        if 2 * _size(joined) >= target:
+            layers, joined, size = [], [], 0
+        layers.append(layer)
+        joined.extend(group)
+        size += _size(group)
+        if 2 * size >= target:
             yield layers, joined
-            layers, joined = [], []
+            layers, joined, size = [], [], 0
     if joined:
         yield layers, joined
 

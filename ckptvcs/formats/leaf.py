@@ -5,13 +5,15 @@ Nothing here knows torch, so that a checkpoint file can be read, stored and comp
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ckptvcs.formats import dtypes
+from ckptvcs.formats.tree.nodes import NAMESPACES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Callable, Hashable, Iterator, Mapping
 
     from typing_extensions import Buffer
 
@@ -72,23 +74,43 @@ class TorchAtom:
     """A tuple of integers for a size; else torch's own name of it, such as `float32` or `cuda:0`."""
 
 
+class Inert:
+    """What was read of an object that has no representation in a state."""
+
+    __slots__ = ()
+
+    def named(self) -> str:
+        """What the program that wrote it calls it."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, slots=True)
-class Opaque:
+class Opaque(Inert):
     """An object whose class is not on the allow-list. It was never made; only its class is known."""
 
     qualname: str
 
+    def named(self) -> str:
+        return self.qualname
 
-def find_opaque(value: Any) -> Opaque | None:
-    """The first value of a class that is not allowed, anywhere in nested containers, or None."""
+
+def find_opaque(value: Any) -> Inert | None:
+    """The first object without representation, anywhere in nested containers and their attributes, or None."""
     stack, seen = [value], set[int]()
     while stack:
         item = stack.pop()
-        if isinstance(item, Opaque):
+        if isinstance(item, Inert):
             return item
-        if isinstance(item, (dict, list, tuple, set, frozenset)) and id(item) not in seen:
+        if id(item) not in seen:
             seen.add(id(item))
-            stack.extend(item)
-            if isinstance(item, dict):
-                stack.extend(item.values())
+            stack.extend(_within(item))
     return None
+
+
+def _within(item: Any) -> Iterator[Any]:
+    if isinstance(item, (dict, list, tuple, set, frozenset)):
+        yield from item
+    if isinstance(item, dict):
+        yield from dict.values(item)  # attributes of an `OrderedDict` may hide its methods
+    if isinstance(item, OrderedDict) or f"{type(item).__module__}.{type(item).__qualname__}" in NAMESPACES:
+        yield from vars(item).values()

@@ -26,10 +26,16 @@ def adapt(value: Any) -> Any:
     if isinstance(value, np.dtype):
         return value if _is_compound(value) else Ready({"$npdtype": value.str})
     if isinstance(value, np.generic):
-        return value if _is_compound(value.dtype) else Ready({"$numpy": [value.dtype.str, value.tobytes().hex()]})
+        return value if _is_compound(value.dtype) else Ready({"$numpy": [value.dtype.str, _bytes(value).hex()]})
     if type(value) is not np.ndarray or _is_compound(value.dtype):
         return value
     return leaf_of_array(value)
+
+
+def _bytes(scalar: Any) -> bytes:
+    """The bytes of a scalar; NumPy gives those of one character for an empty text."""
+    data: bytes = scalar.tobytes()
+    return data[: scalar.dtype.itemsize]
 
 
 def leaf_of_array(array: Any) -> Leaf:
@@ -60,9 +66,17 @@ def array_of(dtype: str, shape: tuple[int, ...], data: Any, attrs: Any) -> Any:
     """The array of a leaf, writable where `data` is."""
     import numpy as np
 
-    array = np.frombuffer(data, dtype=np.dtype(dtypes.to_numpy(dtype))).reshape(shape)
+    real = np.dtype(dtypes.to_numpy(dtype))
+    if not real.itemsize:
+        return np.ndarray(shape, real)  # texts of no character: `frombuffer` takes none
+    array = np.frombuffer(data, dtype=real).reshape(shape)
     return np.asfortranarray(array) if attrs.get("order") == "F" else array
 
 
 def _is_compound(dtype: Any) -> bool:
-    return bool(dtype.hasobject or dtype.names is not None or dtype.subdtype is not None)
+    """Whether a type is more than its type string: objects, records, and types that other packages added to NumPy."""
+    if dtype.hasobject or dtype.names is not None or dtype.subdtype is not None:
+        return True
+    import numpy as np
+
+    return bool(np.dtype(dtype.str) != dtype)

@@ -76,11 +76,12 @@ class Artifact:
             )
         return view[slot.start : slot.stop]
 
-    def stored(self, component: str, name: str) -> Stored:
-        """The table entry of a tensor that has bytes of its own."""
+    def stored(self, component: str, name: str, kind: str | None = None) -> Stored:
+        """The table entry of a tensor that has bytes of its own, and is of that kind."""
         entry = self.tree(component).table.get(name)
-        if not isinstance(entry, Stored):
-            raise FormatError(f"cannot read tensor '{name}' of '{component}'", why="it is in no shard")
+        if not isinstance(entry, Stored) or kind not in (None, entry.kind):
+            why = f"it is no {kind}" if isinstance(entry, Stored) else "it is in no shard"
+            raise FormatError(f"cannot read tensor '{name}' of '{component}'", why=why)
         return entry
 
 
@@ -195,6 +196,7 @@ class NeutralBuilder(LeafBuilder):
         return leaf_of_view(entry.dtype, entry.shape, strides, start=0, storage=storage, attrs=entry.attrs)
 
     def make_view(self, entry: Viewed, owner: str) -> Leaf:
+        self._assembler.artifact.stored(owner, entry.of, "tensor")
         data = self._assembler.artifact.data(owner, entry.of)
         storage = self._storage(owner, entry.of, data)
         return leaf_of_view(
@@ -212,6 +214,6 @@ def named_leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Leaf]]:
     if isinstance(value, Leaf):
         yield prefix, value
     elif isinstance(value, (dict, list, tuple)):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
+        items = dict.items(value) if isinstance(value, dict) else enumerate(value)
         for key, item in items:
             yield from named_leaves(item, f"{prefix}.{key}" if prefix else str(key))

@@ -8,7 +8,9 @@ reads what we write and that we read what it writes.
 
 from __future__ import annotations
 
+import itertools
 import json
+import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +32,9 @@ METADATA: Final = "__metadata__"
 _FORMAT: Final = {"format": "pt"}
 """transformers refuses a file without it."""
 
+
+_MAX_COUNT: Final = (1 << 63) - 1
+"""Elements of a tensor, of an empty one too, where the sizes before the 0 are multiplied first."""
 
 _DATA_ALIGNMENT: Final = 64
 """Where the tensors begin, so that one in a memory map is aligned for every instruction of a processor."""
@@ -77,14 +82,23 @@ def header(specs: Mapping[str, Spec], metadata: Mapping[str, str] | None = None)
     Args:
         specs: the tensors, by name.
         metadata: what the file shall say beside them.
+
+    Raises:
+        FormatError: a name is no Unicode text, or there are so many that no reader takes the header.
     """
     entries: dict[str, Any] = {METADATA: {**_FORMAT, **(metadata or {})}}
     end = 0
     for name in write_order(specs):
         start, end = end, end + specs[name].nbytes
         entries[name] = {"dtype": specs[name].dtype, "shape": specs[name].shape, "data_offsets": [start, end]}
+        if not _is_text(name):
+            raise _cannot_write(f"the name {name!r} of a tensor is no Unicode text", "give the tensor another name")
     text = json.dumps(entries, separators=(",", ":")).encode("ascii")
     text += b" " * (-(8 + len(text)) % _DATA_ALIGNMENT)
+    if len(text) > MAX_HEADER:
+        raise _cannot_write(
+            f"its header would have {len(text)} bytes, at most {MAX_HEADER} are read", "join small tensors"
+        )
     return len(text).to_bytes(8, "little") + text
 
 
@@ -111,23 +125,42 @@ def read_metadata(data: Buffer, *, file: str) -> dict[str, str]:
     """Return the `__metadata__` of a file whose header `read_header` accepts."""
     view = memoryview(data).cast("B")
     entries = _parse(bytes(view[8 : 8 + int.from_bytes(view[:8], "little")]), file)
-    return {str(k): str(v) for k, v in entries.get(METADATA, {}).items()}
+    metadata: dict[str, str] = entries.get(METADATA, {})
+    return metadata
 
 
 def _parse(text: bytes, file: str) -> dict[str, Any]:
+    """The header as JSON, as strict as the official reader, so that no file means one thing here and another there."""
     try:
-        entries = json.loads(text, object_pairs_hook=_no_duplicates)
+        entries = json.loads(str(text, "utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except (ValueError, RecursionError) as err:
-        raise _bad(file, f"its header is no JSON ({printable(str(err))[:80]})") from err
+        raise _bad(file, f"its header is no JSON ({printable(str(err)[:80])})") from err
     if not isinstance(entries, dict) or not isinstance(entries.get(METADATA, {}), dict):
         raise _bad(file, "its header is not an object")
+    metadata = entries.get(METADATA, {})
+    if not all(isinstance(value, str) and _is_text(value) for value in metadata.values()):
+        raise _bad(file, "its metadata is not made of text")
     return entries
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _is_text(value: str) -> bool:
+    """Whether this is Unicode text, which half a surrogate pair is not."""
+    try:
+        return value.isascii() or bool(value.encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     out = dict(pairs)
     if len(out) != len(pairs):
         raise ValueError("a key stands there twice")
+    if not all(map(_is_text, out)):
+        raise ValueError("a key is no Unicode text")
     return out
 
 
@@ -137,6 +170,8 @@ def _slot(name: str, entry: Any, base: int, file: str) -> Slot:
         numbers = (*shape, start, stop)
         if dtype not in dtypes.SAFETENSORS or any(type(n) is not int or n < 0 for n in numbers):
             raise ValueError(f"{dtype!r} {shape}")
+        if any(n > _MAX_COUNT for n in (*shape, *itertools.accumulate(shape, operator.mul))):
+            raise ValueError(f"shape {shape} is too large")
         spec = Spec(dtype, shape)
         if spec.nbytes != stop - start:
             raise ValueError(f"{spec.nbytes} bytes by its shape, {stop - start} by its offsets")
@@ -155,6 +190,10 @@ def _contiguous(slots: dict[str, Slot], start: int, size: int, file: str) -> dic
     if start != size:
         raise _bad(file, f"its tensors end at byte {start}, the file at {size}")
     return ordered
+
+
+def _cannot_write(why: str, next_step: str) -> FormatError:
+    return FormatError("cannot write safetensors", why=why, next_step=next_step)
 
 
 def _bad(file: str, why: str) -> FormatError:

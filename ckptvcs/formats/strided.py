@@ -8,9 +8,9 @@ the order in memory was is kept beside it, because an exact resume may depend on
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from ckptvcs.errors import HostileInput
+from ckptvcs.errors import HostileInput, UnsupportedValue
 from ckptvcs.formats import dtypes
 from ckptvcs.formats.leaf import Leaf, Span
 
@@ -74,18 +74,22 @@ def leaf_of_view(
         attrs: goes to `Leaf.attrs`, with `stride` and `expand` added where they are needed.
 
     Raises:
-        HostileInput: the view reaches beyond its storage, or claims more elements than the storage has.
+        HostileInput: the view reaches beyond its storage.
+        UnsupportedValue: it has more elements than the storage, because they overlap.
     """
     size = dtypes.itemsize(dtype)
     stop = start + extent(shape, strides) * size
     if start < 0 or stop > storage.nbytes or min((*shape, *strides), default=0) < 0:
-        raise HostileInput("cannot read a tensor", why=f"it reaches beyond its storage of {storage.nbytes} bytes")
+        raise HostileInput("cannot read a tensor", why=f"a tensor reaches beyond its storage of {storage.nbytes} bytes")
     attrs, logical = dict(attrs), shape
     if any(st == 0 and sz > 1 for sz, st in zip(shape, strides, strict=True)):
         attrs["expand"] = list(shape)
         shape = tuple(1 if st == 0 else sz for sz, st in zip(shape, strides, strict=True))
     if math.prod(shape) * size > storage.nbytes:
-        raise HostileInput("cannot read a tensor", why=f"its shape {list(logical)} has more elements than its storage")
+        # Written out, a file of a megabyte could be terabytes.
+        raise UnsupportedValue(
+            "cannot represent a tensor", why=f"{list(logical)} are more elements than its storage has"
+        )
     if math.prod(shape) and not is_contiguous(shape, strides) and is_dense(shape, strides):
         attrs["stride"] = list(strides)
     span = Span(storage=storage.key, start=start, stop=stop, strides=strides, shape=logical, read=storage.read)
@@ -119,6 +123,39 @@ class Storage:
         release: Callable[[int, int], None] = lambda _, __: None,
     ) -> None:
         self.key, self.nbytes, self.read, self.release = key, nbytes, read, release
+
+
+def negated(storage: Storage, dtype: str, *, imaginary: bool, real: bool) -> Storage | None:
+    """A storage as torch reads it through its lazy conjugation and negation, or None for types that have neither.
+
+    Args:
+        storage: what lies in memory.
+        dtype: the type of its elements.
+        imaginary: whether the sign of the imaginary parts is turned round.
+        real: whether that of all other numbers is.
+    """
+    parts = _SIGNED.get(dtype)
+    if parts is None:
+        return None
+    width = dtypes.itemsize(dtype) // parts
+    signs = [(1 << 8 * width - 1) * wanted for wanted in ((real, imaginary) if parts == 2 else (real,))]
+
+    def read(start: int, stop: int) -> Buffer:
+        import numpy as np
+
+        data = memoryview(storage.read(start, stop))
+        if not data.nbytes:
+            return data
+        # Of the bits, because the sign of a NaN turns round like any other.
+        bits: Any = np.frombuffer(data, dtype=f"<u{width}").reshape(-1, parts)
+        turned: Any = bits ^ np.array(signs, bits.dtype)
+        return memoryview(turned).cast("B")
+
+    return Storage((storage.key, dtype, imaginary, real), storage.nbytes, read, storage.release)
+
+
+_SIGNED: Final = {"F16": 1, "BF16": 1, "F32": 1, "F64": 1, "C32": 2, "C64": 2, "C128": 2}
+"""Types whose first bit is a sign, and of how many numbers an element is made."""
 
 
 def _gather(data: Buffer, itemsize: int, shape: Ints, strides: Ints) -> Buffer:

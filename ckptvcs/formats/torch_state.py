@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 
-from ckptvcs.errors import FormatError, HostileInput
+from ckptvcs.errors import FormatError, HostileInput, UnsupportedValue
 from ckptvcs.formats import dtypes, numpy_values
-from ckptvcs.formats.leaf import Leaf, TorchAtom
+from ckptvcs.formats.leaf import Leaf, Opaque, TorchAtom
 from ckptvcs.formats.reading import Artifact, Assembler, LeafBuilder, build
-from ckptvcs.formats.strided import Storage, extent, is_dense, leaf_of_view
+from ckptvcs.formats.strided import Storage, extent, is_dense, leaf_of_view, negated
+from ckptvcs.formats.tree.encode import class_name
+from ckptvcs.paths import printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -58,18 +60,20 @@ def _leaf(tensor: torch.Tensor) -> Any:
         attrs = {"parameter": True, "requires_grad": tensor.requires_grad}
     if tensor.device.type != "cpu":
         attrs["device"] = str(tensor.device)
+    if vars(tensor):  # `torch.save` keeps them, as objects of any class
+        return Opaque(f"{class_name(tensor)} with attributes ({', '.join(map(str, vars(tensor)))})"[:200])
     data = tensor.detach()
-    if data.is_conj() or data.is_neg():
-        data = data.resolve_conj().resolve_neg()
-    itemsize = data.element_size()
-    return leaf_of_view(
-        _NAMES[data.dtype],
-        tuple(data.shape),
-        data.stride(),
-        start=data.storage_offset() * itemsize,
-        storage=_storage(data),
-        attrs=attrs,
-    )
+    dtype, neg = _NAMES[data.dtype], data.is_neg()
+    storage: Storage | None = _storage(data)
+    if data.is_conj() or neg:  # torch does it when a number is read; in memory there are the others
+        storage = negated(_storage(data), dtype, imaginary=neg != data.is_conj(), real=neg)
+    if storage is None:
+        return tensor
+    start = data.storage_offset() * data.element_size()
+    try:
+        return leaf_of_view(dtype, tuple(data.shape), data.stride(), start=start, storage=storage, attrs=attrs)
+    except UnsupportedValue:
+        return Opaque(f"{class_name(tensor)} whose elements overlap")
 
 
 def _storage(data: torch.Tensor) -> Storage:
@@ -109,6 +113,7 @@ class TensorBuilder(LeafBuilder):
         return _dress(tensor, entry.attrs)
 
     def make_view(self, entry: Viewed, owner: str) -> Any:
+        self._assembler.artifact.stored(owner, entry.of, "tensor")  # views of views could go round in circles
         stored = self._assembler.builder(owner).tensor(entry.of, None).detach()
         dtype, itemsize = _dtype(entry.dtype), dtypes.itemsize(entry.dtype)
         start = stored.storage_offset() * stored.element_size() + entry.offset
@@ -118,7 +123,12 @@ class TensorBuilder(LeafBuilder):
         if start + extent(entry.shape, entry.strides) * itemsize > storage.nbytes():  # `set_` would make it larger
             raise HostileInput(f"cannot read tensor '{entry.of}'", why="a view of it reaches beyond it")
         view = torch.empty(0, dtype=dtype, device=stored.device)
-        view = view.set_(storage, start // itemsize, entry.shape, entry.strides)
+        try:
+            view = view.set_(storage, start // itemsize, entry.shape, entry.strides)
+        except RuntimeError as err:
+            raise HostileInput(
+                f"cannot read tensor '{entry.of}'", why=f"no view of it has shape {entry.shape}"
+            ) from err
         return _dress(view, entry.attrs)
 
     def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -147,12 +157,22 @@ def real_atom(atom: TorchAtom) -> Any:
     if atom.type == "size":
         return torch.Size(atom.value)
     if atom.type == "device":
-        return torch.device(atom.value)
+        return _device(atom.value)
     value = getattr(torch, str(atom.value), None)
     expected = {"dtype": torch.dtype, "layout": torch.layout, "memory_format": torch.memory_format}.get(atom.type)
     if expected is None or not isinstance(value, expected):
         raise FormatError(f"cannot read torch.{atom.value}", why=f"torch {torch.__version__} has no such {atom.type}")
     return value
+
+
+def _device(name: Any) -> torch.device:
+    try:
+        return torch.device(str(name))
+    except RuntimeError as err:
+        raise FormatError(
+            f"cannot read torch.device '{printable(str(name)[:40])}'",
+            why=f"torch {torch.__version__} has no such device",
+        ) from err
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -207,7 +227,8 @@ def read_legacy(path: Path) -> Any:
         FormatError: it is damaged, or holds classes that the restricted loader does not allow.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # a name that ends in '.safetensors' would be read as what it says
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as err:  # torch raises whatever its readers come across; none of it is ours to tell apart
         raise FormatError(
             f"cannot read '{path}'",
@@ -219,6 +240,7 @@ def read_legacy(path: Path) -> Any:
 def read_trusted(path: Path) -> Any:
     """Unpickle a `.pt` file without restriction: this runs whatever code the file contains. Only on explicit request."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=False)
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=False)
     except Exception as err:  # a pickle may raise anything at all
         raise FormatError(f"cannot read '{path}'", why=f"unpickling it failed: {type(err).__name__}: {err}") from err

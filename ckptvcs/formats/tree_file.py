@@ -71,10 +71,21 @@ class TreeFile:
 
 
 def to_bytes(file: TreeFile) -> bytes:
-    """The file as it is written: one tensor a line, so that people and `diff` can read it."""
+    """The file as it is written: one tensor a line, so that people and `diff` can read it.
+
+    Raises:
+        FormatError: it would be larger than what is read.
+    """
     head = {"format": FORMAT, "component": file.component, "role": file.role}
     tensors = ",\n".join(_dump(_entry(name, entry)) for name, entry in file.table.items())
-    return f'{_dump(head)[:-1]},\n"tensors":[\n{tensors}\n],\n"tree":{_dump(file.tree)}}}\n'.encode("ascii")
+    data = f'{_dump(head)[:-1]},\n"tensors":[\n{tensors}\n],\n"tree":{_dump(file.tree)}}}\n'.encode("ascii")
+    if len(data) > MAX_BYTES:
+        raise FormatError(
+            f"cannot represent component '{file.component}'",
+            why=f"its '{NAME}' would have {len(data)} bytes, at most {MAX_BYTES} are read",
+            next_step="keep long lists and texts as tensors",
+        )
+    return data
 
 
 def _dump(value: Any) -> str:

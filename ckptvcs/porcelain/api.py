@@ -201,11 +201,11 @@ def check_metrics(metrics: Mapping[str, Any]) -> dict[str, int | float | str]:
 
 def _number(value: Any) -> int | float | None:
     """A Python, NumPy or torch number as a Python one."""
-    value = _unwrapped(value)
+    value = unwrapped(value)
     return value if type(value) in (int, float) else None
 
 
-def _unwrapped(value: Any) -> Any:
+def unwrapped(value: Any) -> Any:
     """What a scalar of NumPy, or a tensor of one element, holds; anything else as it is."""
     if isinstance(value, (str, bytes)) or not hasattr(value, "item"):
         return value
@@ -267,7 +267,7 @@ def _json_value(value: Any, left: list[int], *, depth: int) -> Any:
         return {str(key): _json_value(item, left, depth=depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_json_value(item, left, depth=depth + 1) for item in value]
-    value = _unwrapped(value)
+    value = unwrapped(value)
     if type(value) is float:
         return value if math.isfinite(value) else str(value)
     return value if value is None or type(value) in (bool, int, str) else str(value)

@@ -15,7 +15,7 @@ from ckptvcs.paths import printable
 from ckptvcs.porcelain.checkpoints import checkpoint_at, locate, pointer_at, require_checkpoint, tracks_at
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.following import finish_interrupted
-from ckptvcs.porcelain.target import check_branch_name
+from ckptvcs.porcelain.target import check_branch_name, refuse_clash
 from ckptvcs.progress import Progress, silent
 from ckptvcs.storage import workspace
 from ckptvcs.storage.history import commits, leftovers, worktree
@@ -84,6 +84,7 @@ def plan_checkout(repo: Repository, revision: str, *, new_branch: str | None = N
     branch = revision if repo.history.tip(f"refs/heads/{revision}") is not None else None
     if new_branch is not None:
         check_branch_name(repo, new_branch)
+        refuse_clash(repo, new_branch)
         if repo.history.tip(f"refs/heads/{new_branch}") is not None:
             raise WouldOverwrite(f"branch '{new_branch}' exists already", next_step=f"run 'ckpt checkout {new_branch}'")
     elif branch is not None and branch != repo.history.head_branch() and repo.history.is_checked_out(branch):

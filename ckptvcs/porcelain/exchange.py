@@ -11,7 +11,7 @@ import secrets
 import shutil
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, cast
 
 from ckptvcs.errors import FormatError, NotFound, WouldOverwrite, from_os_error
 from ckptvcs.formats import dtypes, safetensors_file, tree_file
@@ -179,7 +179,31 @@ def _state(repo: Repository, plan: ExportPlan) -> Any:
 def _torch_save(state: Any, file: BinaryIO) -> None:
     from ckptvcs.formats import torch_state
 
-    torch_state.write_pt(state, file)
+    watched = _Watched(file)
+    try:
+        torch_state.write_pt(state, cast("BinaryIO", watched))
+    except RuntimeError:
+        if watched.error is not None:
+            raise watched.error from None  # torch tells its own trouble with the file instead
+        raise
+
+
+class _Watched:
+    """A file that remembers what went wrong with it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as err:
+            self.error = err
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 # -------------------------------------------------------------------------------------------------------- without torch

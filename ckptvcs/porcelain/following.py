@@ -54,6 +54,7 @@ class Following:
 
     def __enter__(self) -> None:
         if self._target.checked_out:
+            worktree.wait_until_free(self._repo.history, "update git's index")
             note = {"ref": self._target.ref, "commit": self._commit, "track": self._track}
             self._lock.write_note({"follow": note})
 

@@ -62,6 +62,7 @@ def find_target(repo: Repository, branch: str | None, run: str | None) -> Target
             next_step="name a branch with --branch, or run 'ckpt checkout HEAD -b NAME'",
         )
     check_branch_name(repo, name)
+    refuse_clash(repo, name)
     if name != here and repo.history.is_checked_out(name):
         raise Refused(
             f"cannot commit to branch '{name}'",
@@ -69,6 +70,17 @@ def find_target(repo: Repository, branch: str | None, run: str | None) -> Target
             next_step="run the command there, or name another branch",
         )
     return Target(branch=name, checked_out=name == here)
+
+
+def refuse_clash(repo: Repository, name: str) -> None:
+    """Refuse a new branch `a/b` where there is a branch `a`, and the other way round: git keeps them as files in folders."""
+    for other in repo.history.branches():
+        if other.startswith(f"{name}/") or name.startswith(f"{other}/"):
+            raise Refused(
+                f"cannot make branch '{name}'",
+                why=f"there is a branch '{other}', and git cannot have both",
+                next_step="choose another name",
+            )
 
 
 def check_branch_name(repo: Repository, name: str) -> None:

@@ -106,7 +106,7 @@ def open_beneath(root: int, relative: str, *, make: bool = False) -> Iterator[in
         make: create what is missing, durably.
 
     Raises:
-        HostileInput: a part of the path is a link or a file.
+        HostileInput: a part of the path is a link or a file, or leads up again.
         FileNotFoundError: a part is missing and `make` is not set.
     """
     fd = os.dup(root)
@@ -121,6 +121,8 @@ def open_beneath(root: int, relative: str, *, make: bool = False) -> Iterator[in
 
 
 def _enter(parent: int, part: str, *, make: bool) -> int:
+    if part == "..":
+        raise HostileInput("cannot go through '..'", why="it may lead out of the folder", next_step="leave it out")
     try:
         if make:
             with contextlib.suppress(FileExistsError):

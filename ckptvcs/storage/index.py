@@ -75,7 +75,7 @@ class LocalIndex:
     def ref_of(self, path: str, info: os.stat_result) -> ObjectRef | None:
         """What a file was seen to be, if nothing about it changed since."""
         for known, name, found, seal in self._query(
-            "SELECT stamp, name, digest, seal FROM seen WHERE path = ?", (path,)
+            "SELECT stamp, name, digest, seal FROM seen WHERE path = ?", (_text(path),)
         ):
             if known == stamp(info) and seal == _seal(path, known, name, found):
                 return ObjectRef(name=ObjectName(name), nbytes=info.st_size, digest=Digest(found))
@@ -86,7 +86,7 @@ class LocalIndex:
         rows = []
         for path, info, ref in files:
             mark = stamp(info)
-            rows.append((path, mark, ref.name, ref.digest, _seal(path, mark, ref.name, ref.digest)))
+            rows.append((_text(path), mark, ref.name, ref.digest, _seal(path, mark, ref.name, ref.digest)))
         self._write("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?)", rows)
 
     # ---- SQLite
@@ -134,6 +134,11 @@ class LocalIndex:
             self._connection = None
         with contextlib.suppress(OSError):
             os.unlink(self._path)
+
+
+def _text(path: str) -> str:
+    """A path as SQLite takes it, whatever bytes are in it. Two paths that became one are told apart by their seals."""
+    return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _seal(*values: object) -> str:

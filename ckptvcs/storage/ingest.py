@@ -60,6 +60,11 @@ class Written:
     nbytes: int
 
 
+def other_size(nbytes: int, new: NewObject) -> IntegrityError:
+    """The error of an object that turned out to have another size than it was announced with."""
+    return IntegrityError("cannot store an object", why=f"it has {nbytes} bytes, {new.nbytes} were announced")
+
+
 def ingest(
     objects: Sequence[NewObject],
     *,
@@ -268,8 +273,7 @@ class _Stream:
         try:
             self._wait()
             if self._taken != self._new.nbytes:
-                why = f"it has {self._taken} bytes, {self._new.nbytes} were announced"
-                raise IntegrityError("cannot store an object", why=why)
+                raise other_size(self._taken, self._new)
             os.ftruncate(self._fd, self._taken)
             os.fchmod(self._fd, self._work.mode)
             os.fsync(self._fd)  # an error here is final for this file: the kernel may have dropped its pages

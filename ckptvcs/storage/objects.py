@@ -18,7 +18,7 @@ from ckptvcs.digest import Digest, digest_of_parts, short
 from ckptvcs.errors import IntegrityError, MissingObject, WrongDigest, from_os_error
 from ckptvcs.progress import Progress, silent
 from ckptvcs.storage import files
-from ckptvcs.storage.ingest import NewObject, Written, ingest
+from ckptvcs.storage.ingest import NewObject, Written, ingest, other_size
 from ckptvcs.storage.names import ObjectName, ObjectRef, is_object_name
 
 if TYPE_CHECKING:
@@ -63,11 +63,14 @@ class MemoryStore:
         self.objects: dict[ObjectName, bytes] = {}
 
     def put(self, objects: Sequence[NewObject], progress: Progress = silent) -> list[ObjectRef]:
+        refs = [self._put(b"".join(bytes(c) for c in new.chunks()), new) for new in objects]
         progress(sum(new.nbytes for new in objects))
-        return [self._put(b"".join(bytes(c) for c in new.chunks()), new.suffix) for new in objects]
+        return refs
 
-    def _put(self, data: bytes, suffix: str) -> ObjectRef:
-        name = ObjectName(hashlib.md5(data, usedforsecurity=False).hexdigest() + suffix)
+    def _put(self, data: bytes, new: NewObject) -> ObjectRef:
+        if len(data) != new.nbytes:
+            raise other_size(len(data), new)
+        name = ObjectName(hashlib.md5(data, usedforsecurity=False).hexdigest() + new.suffix)
         self.objects[name] = data
         return ObjectRef(name=name, nbytes=len(data), digest=digest_of_parts([data]))
 

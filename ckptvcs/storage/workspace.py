@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from ckptvcs.errors import IntegrityError, from_os_error
 from ckptvcs.progress import Progress, silent
-from ckptvcs.storage import files
+from ckptvcs.storage import files, linking
 from ckptvcs.storage.verified import identify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from ckptvcs.storage.names import ObjectRef
@@ -32,18 +32,11 @@ if TYPE_CHECKING:
 
 LinkKind = Literal["auto", "reflink", "hardlink", "copy"]
 
+HERE: Final = "."
+"""What `walk` calls something that is in the place of the directory and is none."""
+
 _STAGE: Final = f"{files.PREFIX}stage-"
 _ASIDE: Final = f"{files.PREFIX}aside-"
-_FICLONE: Final = 0x40049409
-_CANNOT_LINK: Final = {
-    errno.EOPNOTSUPP,
-    errno.EXDEV,
-    errno.EPERM,
-    errno.ENOTTY,
-    errno.EINVAL,
-    errno.ENOSYS,
-    errno.EMLINK,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,15 +48,15 @@ class Placing:
     """Whether we are root."""
 
     @property
-    def ways(self) -> tuple[Callable[[str, str, int], None], ...]:
+    def ways(self) -> tuple[linking.Way, ...]:
         """What to try, best first."""
         if self.link == "copy":
-            return (_copy,)
+            return (linking.copy,)
         if self.link == "hardlink":
-            return (_hardlink, _copy)
+            return (linking.hardlink, linking.copy)
         if self.link == "reflink" or self.privileged:
-            return (_reflink, _copy)
-        return (_reflink, _hardlink, _copy)
+            return (linking.reflink, linking.copy)
+        return (linking.reflink, linking.hardlink, linking.copy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +135,7 @@ def unsaved(where: Directory, source: VerifiedStore) -> list[str]:
     """Files in a directory whose bytes are not in the store: what would be lost if the directory went.
 
     Returns:
-        Their paths in the directory, sorted; links and special files count as unsaved.
+        Their paths in the directory, sorted; links, special files and what cannot be read count as unsaved.
     """
     lost, seen = [], []
     for member, info in walk(where):
@@ -152,7 +145,11 @@ def unsaved(where: Directory, source: VerifiedStore) -> list[str]:
         path = where.absolute(member)
         ref = source.index.ref_of(path, info)
         if ref is None:
-            ref = identify(path)
+            try:
+                ref = identify(path)
+            except OSError:  # nobody knows what is in it
+                lost.append(member)
+                continue
             seen.append((path, info, ref))
         if not source.is_healthy(ref):
             lost.append(member)
@@ -161,20 +158,41 @@ def unsaved(where: Directory, source: VerifiedStore) -> list[str]:
 
 
 def walk(where: Directory) -> Iterator[tuple[str, os.stat_result]]:
-    """Every file (and link) in a directory, as (path in it, what `lstat` says). Nothing for a directory that is not there."""
-    stack = [""]
+    """Every file (and link) in a directory, as (path in it, what `lstat` says). Nothing for a directory that is not there.
+
+    A file or link in the place of the directory is `.`. A folder that cannot be listed is itself named, for what is in it.
+    """
+    stack = [HERE]
     while stack:
         folder = stack.pop()
         try:
-            entries = list(os.scandir(where.root / where.path / folder))
+            info = os.lstat(where.absolute(folder))
+            entries = _entries(where.absolute(folder)) if stat.S_ISDIR(info.st_mode) else None
         except (FileNotFoundError, NotADirectoryError):
             continue
-        for entry in entries:
-            member = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_dir(follow_symlinks=False):
+        except OSError as err:
+            raise from_os_error(err, doing=f"look into '{where.path}'") from err
+        if entries is None:
+            yield folder, info
+            continue
+        for name, found in entries:
+            member = name if folder == HERE else f"{folder}/{name}"
+            if stat.S_ISDIR(found.st_mode):
                 stack.append(member)
             else:
-                yield member, entry.stat(follow_symlinks=False)
+                yield member, found
+
+
+def _entries(folder: str) -> list[tuple[str, os.stat_result]] | None:
+    """What is in a folder, without what goes while we look; None for a folder that we may not look into."""
+    found = []
+    try:
+        for entry in os.scandir(folder):
+            with contextlib.suppress(FileNotFoundError):
+                found.append((entry.name, entry.stat(follow_symlinks=False)))
+    except PermissionError:
+        return None
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------------ staging
@@ -262,7 +280,7 @@ def _fill(
         folder, _, name = member.rpartition("/")
         with files.open_beneath(stage, folder, make=True) as inner:
             if not _reuse(where.absolute(member), ref, source, inner, name):
-                _place(str(source.store.path(ref.name)), ref, placing.ways, inner, name)
+                linking.place(str(source.store.path(ref.name)), ref, placing.ways, inner, name)
         progress(ref.nbytes)
 
     with ThreadPoolExecutor(os.cpu_count() or 1, "ckptvcs-place") as pool:
@@ -279,69 +297,6 @@ def _reuse(path: str, ref: ObjectRef, source: VerifiedStore, folder: int, name: 
     except OSError:
         return False  # then it is placed anew
     return True
-
-
-def _place(path: str, ref: ObjectRef, ways: Sequence[Callable[[str, str, int], None]], folder: int, name: str) -> None:
-    for way in ways:
-        if way is not _copy and ref.nbytes == 0:
-            continue
-        try:
-            way(path, name, folder)
-        except OSError as err:
-            if way is _copy or err.errno not in _CANNOT_LINK:
-                raise
-        else:
-            return
-
-
-def _reflink(path: str, name: str, folder: int) -> None:
-    with _source_and_new(path, name, folder) as (source, new):
-        fcntl.ioctl(new, _FICLONE, source)
-
-
-def _hardlink(path: str, name: str, folder: int) -> None:
-    os.link(path, name, dst_dir_fd=folder, follow_symlinks=False)
-
-
-def _copy(path: str, name: str, folder: int) -> None:
-    with _source_and_new(path, name, folder) as (source, new):
-        left = os.fstat(source).st_size
-        while left:
-            copied = _copy_some(source, new, left)
-            if copied == 0:
-                raise OSError(errno.EIO, "the object became shorter while it was copied", path)
-            left -= copied
-
-
-def _copy_some(source: int, new: int, left: int) -> int:
-    """Copy in the kernel where it can; returns how many bytes."""
-    if hasattr(os, "copy_file_range"):
-        try:
-            return os.copy_file_range(source, new, min(left, 1 << 30))
-        except OSError as err:
-            if err.errno not in _CANNOT_LINK:
-                raise
-    piece = os.read(source, min(left, 1 << 20))
-    files.write_all(new, piece)
-    return len(piece)
-
-
-@contextlib.contextmanager
-def _source_and_new(path: str, name: str, folder: int) -> Iterator[tuple[int, int]]:
-    """An object to read and a new file to write; the file goes again if the block fails."""
-    source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        # O_EXCL: opening an existing file to clone into it would truncate it, and it may be a link to an object.
-        new = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
-        try:
-            yield source, new
-        except BaseException:
-            os.unlink(name, dir_fd=folder)
-            raise
-        finally:
-            os.close(new)
-    finally:
-        os.close(source)
 
 
 def _verified_links(where: Directory, source: VerifiedStore) -> list[tuple[ObjectRef, os.stat_result]]:

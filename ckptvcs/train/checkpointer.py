@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.errors import FormatError, IntegrityError, UsageError
+from ckptvcs.formats.components import is_component_name
+from ckptvcs.paths import printable
 from ckptvcs.porcelain import commit, incoming
-from ckptvcs.porcelain.api import check_params
+from ckptvcs.porcelain.api import check_params, unwrapped
 from ckptvcs.porcelain.checkpoints import line, require_checkpoint
 from ckptvcs.porcelain.describe import Options, ref_of
 from ckptvcs.porcelain.load import load
@@ -33,6 +35,8 @@ _LOCK_WAIT_S: Final = 600.0
 """A save in the background is in no hurry, and somebody's `dvc push` may hold DVC's lock for minutes."""
 
 _RNG: Final = "rng"
+_BARE: Final = "$bare"
+"""Marks the state of a part whose `state_dict` gives something else than a container."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +110,7 @@ class Checkpointer:
         self._snapshots = Snapshots()
         self._pool = ThreadPoolExecutor(1, "ckptvcs-save")
         self._pending: Future[Receipt] | None = None
+        self._closed = False
         self.last_saved: Receipt | None = None
         """What the newest save that is known to be durable did."""
 
@@ -146,8 +151,10 @@ class Checkpointer:
         Raises:
             CkptvcsError: this save failed, or the one before it did in the background.
         """
+        if self._closed:
+            raise UsageError("cannot save", why="this Checkpointer is closed", next_step="save before 'close'")
         self.wait_until_finished()
-        state = {name: part.state_dict() for name, part in self._parts.items()} | {_RNG: capture.rng_state()}
+        state = {name: _state_of(part) for name, part in self._parts.items()} | {_RNG: capture.rng_state()}
         what = incoming.from_state(
             dict(sorted(state.items())),
             roles={name: capture.role(name, part) for name, part in self._parts.items()},
@@ -214,6 +221,7 @@ class Checkpointer:
         Raises:
             CkptvcsError: that save failed.
         """
+        self._closed = True
         try:
             self.wait_until_finished()
         finally:
@@ -300,6 +308,7 @@ class Checkpointer:
 def _check_parts(parts: Mapping[str, Any]) -> None:
     if not parts:
         raise UsageError("nothing to save", why="no part was given", next_step="pass model=, optimizer=...")
+    folded = [name.casefold() for name in parts]
     for name, part in parts.items():
         if name == _RNG or not hasattr(part, "state_dict") or not hasattr(part, "load_state_dict"):
             raise UsageError(
@@ -307,11 +316,24 @@ def _check_parts(parts: Mapping[str, Any]) -> None:
                 why="'rng' is saved by itself" if name == _RNG else "it has no state_dict and load_state_dict",
                 next_step="pass an object that has both",
             )
+        if not is_component_name(name) or folded.count(name.casefold()) > 1:
+            raise UsageError(
+                f"a part cannot be named '{printable(name)}'",
+                why="the name of a part is that of a folder, and no two may differ in case alone",
+                next_step="use letters, digits, '-', '_' and '.', a letter or digit first",
+            )
+
+
+def _state_of(part: Any) -> Any:
+    """The state of a part, in a container: a part is a folder, which a bare number cannot be."""
+    state = part.state_dict()
+    return state if isinstance(state, (dict, list, tuple)) else (_BARE, state)
 
 
 def _load_part(name: str, part: Any, state: Any, checkpoint: Checkpoint) -> None:
+    bare = isinstance(state, tuple) and len(state) == 2 and state[0] == _BARE
     try:
-        part.load_state_dict(state)
+        part.load_state_dict(state[1] if bare else state)
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as err:
         raise FormatError(
             f"'{name}' does not accept its state from checkpoint {checkpoint.id[:10]}",
@@ -322,8 +344,7 @@ def _load_part(name: str, part: Any, state: Any, checkpoint: Checkpoint) -> None
 
 def _metric(name: str, value: Any) -> int | float | str:
     """A metric for the manifest. A diverged run must still be saved, so NaN is no error here; it is kept as a word."""
-    if hasattr(value, "item"):
-        value = value.item()
+    value = unwrapped(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise UsageError(f"metric '{name}' cannot be {value!r}", why="a metric is a number", next_step="leave it out")
     if isinstance(value, float) and not math.isfinite(value):

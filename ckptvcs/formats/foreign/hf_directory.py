@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ckptvcs.errors import FormatError, HostileInput
 from ckptvcs.formats.components import EXTRA, is_component_name, role_of
 from ckptvcs.formats.foreign.safetensors_source import read_index, read_tensors
-from ckptvcs.formats.foreign.source import Source
+from ckptvcs.formats.foreign.source import MAX_COUNT, Source
 from ckptvcs.formats.foreign.zip_pt import looks_like_zip
 from ckptvcs.formats.leaf import find_opaque
 from ckptvcs.paths import check_path, printable
@@ -90,10 +90,11 @@ class _Reading:
                     next_step="fetch the folder again, whole",
                 )
             shard = self._left[file]
-            tensors |= read_tensors(shard)[0] if suffix == ".safetensors" else self._open_file(shard).state
+            held = read_tensors(shard)[0] if suffix == ".safetensors" else self._open_file(shard).state
+            _join(tensors, held, shard)
             self._watched.append(shard)
             del self._left[file]
-        if missing := sorted(set(weight_map) - set(tensors)):
+        if missing := sorted(name for name in weight_map if name not in tensors):
             raise FormatError(
                 f"cannot read folder '{self._path}'",
                 why=f"'{index}' names {len(missing)} tensors that no file holds, such as '{printable(missing[0])}'",
@@ -101,7 +102,8 @@ class _Reading:
             )
         del self._left[index]
         self._names[WEIGHTS] = index
-        self._state[WEIGHTS] = {name: tensors[name] for name in [*weight_map, *(set(tensors) - set(weight_map))]}
+        others = [name for name in tensors if name not in weight_map]
+        self._state[WEIGHTS] = {name: tensors[name] for name in (*weight_map, *others)}
 
     def take_torch_files(self) -> None:
         """The other parts of a training state; one that cannot be read without running code stays a file."""
@@ -120,7 +122,7 @@ class _Reading:
             self._notes.append(f"'{name}' is kept as a file, not as a component: {err.why}")
             return
         if opaque := find_opaque(state):
-            self._notes.append(f"'{name}' is kept as a file, not as a component: it holds a {opaque.qualname}")
+            self._notes.append(f"'{name}' is kept as a file, not as a component: it holds a {opaque.named()}")
         else:
             self._take(component, name, state)
 
@@ -148,6 +150,21 @@ class _Reading:
             notes=tuple(self._notes),
             watched=tuple(self._watched),
         )
+
+
+def _join(tensors: dict[Any, Any], held: Any, shard: Path) -> None:
+    """Add what one shard holds.
+
+    Raises:
+        FormatError: that is no dict, or holds what another shard holds too: transformers takes the last one, whatever the
+            index says, and who follows the index another one.
+    """
+    why = "" if isinstance(held, dict) else f"it holds a {type(held).__name__}, not tensors by name"
+    if not why and (twice := [name for name in dict.keys(held) if name in tensors]):
+        why = f"'{printable(str(twice[0]))}' is in another shard too"
+    if why:
+        raise FormatError(f"cannot read shard '{shard}'", why=why, next_step="write the folder again")
+    dict.update(tensors, dict.items(held))
 
 
 def _is_torch(file: Path) -> bool:
@@ -178,15 +195,22 @@ def _list(path: Path, *, follow_links: bool) -> dict[str, Path]:
 
 
 def _facts(trainer_state: Path) -> dict[str, Any]:
-    """Step, epoch and the last metrics from the Trainer's own account."""
+    """Step, epoch and the last metrics from the Trainer's own account, as far as they can be true."""
     try:
         document = json.loads(trainer_state.read_bytes())
-        step, history = document["global_step"], document["log_history"]
+        step, epoch, history = document["global_step"], document.get("epoch"), document["log_history"]
         metrics = {k: v for entry in history if entry.get("step") == step for k, v in entry.items() if _is_metric(k, v)}
-        return {"step": int(step), "epoch": document.get("epoch"), "metrics": metrics}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
+    if not _is_count(step) or step != int(step):
+        return {}
+    return {"step": int(step), "metrics": metrics, **({"epoch": epoch} if _is_count(epoch) else {})}
+
+
+def _is_count(value: Any) -> bool:
+    """Whether this is a number from 0 on, which NaN and infinity are not."""
+    return type(value) in (int, float) and 0 <= value < MAX_COUNT
 
 
 def _is_metric(name: str, value: Any) -> bool:
-    return name not in ("step", "epoch") and type(value) in (int, float)
+    return name not in ("step", "epoch") and (type(value) is float or (type(value) is int and abs(value) < MAX_COUNT))

@@ -5,64 +5,112 @@ Neither torch nor the classes themselves are asked; everything made here is iner
 
 from __future__ import annotations
 
-import ast
 from collections import Counter, OrderedDict, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from ckptvcs.errors import UnsupportedValue
 from ckptvcs.formats import dtypes
-from ckptvcs.formats.leaf import Leaf, Opaque, TorchAtom
-from ckptvcs.formats.strided import Storage, leaf_of_view
+from ckptvcs.formats.foreign import numpy_pickles
+from ckptvcs.formats.foreign.unpickle import exactly
+from ckptvcs.formats.leaf import Inert, Leaf, Opaque, TorchAtom
+from ckptvcs.formats.strided import Storage, leaf_of_view, negated
 from ckptvcs.formats.tree.encode import Ready
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 
 @dataclass(frozen=True, slots=True)
-class StorageType:
+class StorageType(Inert):
     """A storage class of torch: the element type of its tensors, or None for an untyped one."""
 
     dtype: str | None
+    qualname: str
+
+    def named(self) -> str:
+        return self.qualname
 
 
 @dataclass(frozen=True, slots=True)
-class StorageRef:
+class StorageRef(Inert):
     """A storage that a pickle refers to, and where its tensors were."""
 
     type: StorageType
     storage: Storage
     device: str
 
+    def named(self) -> str:
+        return self.type.qualname
+
 
 # ---------------------------------------------------------------------------------------------------------- tensors
 
 
 def _tensor_v2(
-    ref: StorageRef, offset: int, shape: Any, strides: Any, requires_grad: bool = False, hooks: Any = None, *_: Any
+    ref: Any, offset: int, shape: Any, strides: Any, requires_grad: bool = False, hooks: Any = None, bits: Any = None
 ) -> Any:
-    return _tensor(ref, ref.type.dtype, offset, shape, strides, requires_grad, hooks)
+    if not isinstance(ref, StorageRef):
+        return _without_storage(ref)
+    return _tensor(ref, ref.type.dtype, (offset, shape, strides), requires_grad, hooks, bits)
 
 
 def _tensor_v3(
-    ref: StorageRef, offset: int, shape: Any, strides: Any, requires_grad: bool, hooks: Any, dtype: TorchAtom, *_: Any
+    ref: Any,
+    offset: int,
+    shape: Any,
+    strides: Any,
+    requires_grad: bool,
+    hooks: Any,
+    dtype: TorchAtom,
+    bits: Any = None,
 ) -> Any:
-    return _tensor(ref, dtypes.BY_TORCH_NAME.get(dtype.value), offset, shape, strides, requires_grad, hooks)
+    if not isinstance(ref, StorageRef):
+        return _without_storage(ref)
+    name = dtypes.BY_TORCH_NAME.get(dtype.value) if dtype.type == "dtype" else None
+    return _tensor(ref, name, (offset, shape, strides), requires_grad, hooks, bits)
+
+
+def _without_storage(ref: Any) -> Opaque:
+    if type(ref) is not Opaque:
+        raise TypeError("a tensor without a storage")
+    return ref
 
 
 def _tensor(
-    ref: StorageRef, dtype: str | None, offset: int, shape: Any, strides: Any, requires_grad: bool, hooks: Any
+    ref: StorageRef, dtype: str | None, place: tuple[int, Any, Any], requires_grad: bool, hooks: Any, bits: Any
 ) -> Any:
     if dtype is None or hooks:
         return Opaque("torch.Tensor with hooks" if hooks else "torch.Tensor of an unknown element type")
     attrs: dict[str, Any] = {"requires_grad": True} if requires_grad else {}
     if ref.device != "cpu":
         attrs["device"] = ref.device
-    shape, strides = (tuple(v.value if isinstance(v, TorchAtom) else v) for v in (shape, strides))
+    offset, *sizes = place
+    shape, strides = (tuple(v.value if isinstance(v, TorchAtom) else v) for v in sizes)
     if any(type(n) is not int for n in (*shape, *strides, offset)):
         raise TypeError("a shape that is not made of integers")
     start = offset * dtypes.itemsize(dtype)
-    return leaf_of_view(dtype, shape, strides, start=start, storage=ref.storage, attrs=attrs)
+    storage = _as_seen(ref.storage, dtype, bits) if bits else ref.storage
+    if storage is None:
+        return Opaque("torch.Tensor with bits of an unknown meaning")
+    try:
+        return leaf_of_view(dtype, shape, strides, start=start, storage=storage, attrs=attrs)
+    except UnsupportedValue:
+        return Opaque("torch.Tensor whose elements overlap")
+
+
+def _as_seen(storage: Storage, dtype: str, bits: Any) -> Storage | None:
+    """The storage of a tensor that torch conjugates or negates only when it is read; None where we cannot."""
+    if type(bits) is not dict or not all(key in ("conj", "neg") and value is True for key, value in bits.items()):
+        return None
+    neg = "neg" in bits
+    return negated(storage, dtype, imaginary=neg != ("conj" in bits), real=neg)
+
+
+def _quantised(ref: Any = None, *_: Any) -> Opaque:
+    return Opaque(
+        f"quantised torch.Tensor over a {ref.named()}" if isinstance(ref, Inert) else "quantised torch.Tensor"
+    )
 
 
 def _parameter(data: Any, requires_grad: bool = True, hooks: Any = None) -> Any:
@@ -75,113 +123,60 @@ def _parameter_with_state(data: Any, requires_grad: bool, hooks: Any, state: Any
     return Opaque("torch.nn.Parameter with attributes") if state else _parameter(data, requires_grad, hooks)
 
 
-def _typed(data: Any, cls: Any, *_: Any) -> Any:
-    return data if isinstance(data, Opaque) else Opaque(getattr(cls, "qualname", "a subclass of torch.Tensor"))
-
-
-# ------------------------------------------------------------------------------------------------------------ numpy
-
-
-class _Dtype:
-    """A NumPy type while it is unpickled: `dtype('f8', ...)`, then its byte order by BUILD."""
-
-    def __init__(self, code: Any, *_: Any) -> None:
-        self.code = str(code)
-
-    def build(self, state: Any) -> Any:
-        order, subtype, names, *_ = state[1:]
-        if subtype is not None or names is not None or self.code.startswith("O"):
-            return Opaque(f"numpy.dtype {self.code!r}")
-        order = {"|": "|", "<": "<", ">": ">", "=": "<"}[order]
-        unit = _datetime_unit(state)
-        return _FinishedDtype(_canonical(f"{order}{self.code}") + unit)
-
-
-class _FinishedDtype(Ready):
-    """A NumPy type as NumPy writes it (`<f4`), which is its own node."""
-
-    __slots__ = ("type_string",)
-
-    def __init__(self, type_string: str) -> None:
-        super().__init__({"$npdtype": type_string})
-        self.type_string = type_string
-
-
-def _canonical(type_string: str) -> str:
-    """NumPy writes types of one byte without a byte order."""
-    order, code = type_string[0], type_string[1:]
-    plain = code in ("b1", "i1", "u1") or code[0] in "SV"
-    return f"|{code}" if plain or order == "|" else type_string
-
-
-def _datetime_unit(state: Any) -> str:
-    """`[ns]` of a date type; it is the last part of its state."""
-    if len(state) < 9 or not isinstance(state[8], tuple):
-        return ""
-    unit, count, *_ = state[8][-1]
-    unit = unit.decode() if isinstance(unit, bytes) else unit
-    return f"[{unit}]" if count == 1 else f"[{count}{unit}]"
-
-
-class _Array:
-    """A NumPy array while it is unpickled: `_reconstruct(...)`, then shape, type and bytes by BUILD."""
-
-    def __init__(self, cls: Any, *_: Any) -> None:
-        self.cls = getattr(cls, "qualname", "")
-
-    def build(self, state: Any) -> Any:
-        _, shape, dtype, fortran, data = state
-        return _array(self.cls, data, dtype, shape, "F" if fortran else "C")
-
-
-def _frombuffer(data: Any, dtype: Any, shape: Any, order: str, *_: Any) -> Any:
-    return _array("numpy.ndarray", data, dtype, shape, order)
-
-
-def _array(cls: str, data: Any, dtype: Any, shape: Any, order: str) -> Any:
-    if cls != "numpy.ndarray" or not isinstance(dtype, _FinishedDtype):
-        return Opaque(dtype.qualname if isinstance(dtype, Opaque) else cls)
-    import numpy as np
-
-    name, shape = dtypes.from_numpy(dtype.type_string), tuple(shape)
-    if not isinstance(data, (bytes, bytearray)) or dtypes.nbytes(name, shape) != len(data):
-        raise ValueError("an array whose shape does not fit its bytes")
-    return np.frombuffer(data, dtype=np.dtype(dtype.type_string)).reshape(shape, order="F" if order == "F" else "C")
-
-
-def _scalar(dtype: Any, data: Any) -> Any:
-    if not isinstance(dtype, _FinishedDtype):
-        return Opaque("numpy scalar of objects")
-    if not isinstance(data, bytes) or len(data) != dtypes.itemsize(dtypes.from_numpy(dtype.type_string)):
-        raise ValueError("a scalar whose type does not fit its bytes")
-    return Ready({"$numpy": [dtype.type_string, data.hex()]})
+def _typed(data: Any, cls: Any) -> Any:
+    if isinstance(data, Opaque):
+        return data
+    return cls if type(cls) is Opaque else Opaque("subclass of torch.Tensor")
 
 
 # ------------------------------------------------------------------------------------------------------------ Python
 
 
-def _encode(text: str, encoding: str = "utf-8", *_: Any) -> bytes:
-    if encoding not in ("latin1", "latin-1", "utf-8"):
-        raise ValueError(f"encoding {encoding!r}")
+_ENCODINGS: Final = ("latin1", "latin-1", "utf-8")
+
+
+def _encode(text: str, encoding: str = "utf-8") -> bytes:
+    exactly(str, text, encoding)
+    if encoding not in _ENCODINGS:
+        raise ValueError(f"encoding {encoding[:20]!r}")
     return text.encode(encoding)
 
 
 def _bytearray(data: Any = b"", *encoding: Any) -> bytearray:
-    return bytearray(data.encode(*encoding) if isinstance(data, str) else data)
+    return bytearray(_encode(data, *encoding) if encoding else _bytes(data))
 
 
-def _defaultdict(factory: Any = None, *_: Any) -> Any:
-    return defaultdict(factory) if factory is None or factory in _FACTORIES else Opaque("collections.defaultdict")
+def _bytes(data: Any = b"") -> bytes:
+    exactly(bytes, data)  # a number would be a size: memory on the word of the file
+    return bytes(data)
+
+
+def _items(values: Any) -> Iterable[Any]:
+    if type(values) not in (list, tuple, set, frozenset):
+        raise TypeError(f"items of a {type(values).__name__}")
+    return values  # type: ignore[no-any-return]
+
+
+def _pairs(values: Any) -> Iterable[tuple[Any, Any]]:
+    """What a dict is made from: another one, or pairs."""
+    if isinstance(values, dict):
+        return dict.items(values)
+    pairs = list(_items(values))
+    if any(type(pair) not in (list, tuple) or len(pair) != 2 for pair in pairs):
+        raise TypeError("a pair that is none")
+    return pairs
+
+
+def _defaultdict(factory: Any = None, items: Any = ()) -> Any:
+    if factory is not None and not any(factory is known for known in _FACTORIES):
+        return Opaque("collections.defaultdict")
+    return defaultdict(factory, _pairs(items))
 
 
 def _counter(items: Any = ()) -> Any:
     counter: Counter[Any] = Counter()
-    counter.update(dict(items))
+    dict.update(counter, _pairs(items))  # `Counter.update` would add up
     return counter
-
-
-def _odict(pairs: Any = ()) -> Any:
-    return OrderedDict((key, value) for key, value in pairs)
 
 
 def _namespace(module: str, name: str) -> Callable[..., Any]:
@@ -195,6 +190,7 @@ def _path(flavour: str) -> Callable[..., Any]:
     def make(*parts: str) -> Any:
         import pathlib
 
+        exactly(str, *parts)
         # A concrete path of the other system cannot be made here; its text is all that it is.
         pure = pathlib.PureWindowsPath if "Windows" in flavour else pathlib.PurePosixPath
         return Ready({"$path": str(pure(*parts)), "flavour": flavour})
@@ -202,29 +198,50 @@ def _path(flavour: str) -> Callable[..., Any]:
     return make
 
 
-def _complex(real: float, imaginary: float = 0.0) -> complex:
-    return complex(real, imaginary)
+def _number(make: Callable[..., Any]) -> Callable[..., Any]:
+    """`float` or `complex` of numbers, and `float` of text."""
+
+    def number(*values: Any) -> Any:
+        if any(type(value) not in (int, float, str) for value in values):
+            raise TypeError("a number of something that is none")
+        return make(*values)
+
+    return number
 
 
-def _floating(text: Any = 0.0) -> float:
-    return float(ast.literal_eval(text) if isinstance(text, str) else text)
+def _size(sizes: Any = ()) -> TorchAtom:
+    sizes = tuple(_items(sizes))
+    exactly(int, *sizes)
+    return TorchAtom("size", sizes)
+
+
+def _device(kind: Any, index: Any = None) -> TorchAtom:
+    exactly(str, kind)
+    if index is not None:
+        exactly(int, index)
+    return TorchAtom("device", kind if index is None else f"{kind}:{index}")
+
+
+def _layout(name: Any) -> TorchAtom:
+    exactly(str, name)
+    return TorchAtom("layout", name.removeprefix("torch."))
 
 
 _FACTORIES: Final = (dict, list, set, tuple, int, float, str, bool, bytes)
 _BUILTINS: Final = {
-    "set": lambda items=(): set(items),
-    "frozenset": lambda items=(): frozenset(items),
-    "list": lambda items=(): list(items),
-    "dict": lambda items=(): dict(items),
-    "tuple": lambda items=(): tuple(items),
-    "bytes": lambda data=b"": bytes(data) if isinstance(data, bytes) else b"",
+    "set": lambda items=(): set(_items(items)),
+    "frozenset": lambda items=(): frozenset(_items(items)),
+    "list": lambda items=(): list(_items(items)),
+    "dict": lambda items=(): dict(_pairs(items)),
+    "tuple": lambda items=(): tuple(_items(items)),
+    "bytes": _bytes,
     "bytearray": _bytearray,
-    "complex": _complex,
-    "float": _floating,
+    "complex": _number(complex),
+    "float": _number(float),
 }
 
 CONSTRUCTORS: Final[dict[str, Any]] = {
-    "collections.OrderedDict": _odict,
+    "collections.OrderedDict": lambda items=(): OrderedDict(_pairs(items)),
     "collections.defaultdict": _defaultdict,
     "collections.Counter": _counter,
     "_codecs.encode": _encode,
@@ -239,21 +256,21 @@ CONSTRUCTORS: Final[dict[str, Any]] = {
     "torch._utils._rebuild_tensor": _tensor_v2,
     "torch._utils._rebuild_tensor_v2": _tensor_v2,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
+    "torch._utils._rebuild_qtensor": _quantised,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter_with_state,
     "torch._tensor._rebuild_from_type_v2": lambda _, cls, *__: _typed(None, cls),
-    "torch.Size": lambda sizes=(): TorchAtom("size", tuple(sizes)),
-    "torch.device": lambda kind, index=None: TorchAtom("device", kind if index is None else f"{kind}:{index}"),
-    "torch.serialization._get_layout": lambda name: TorchAtom("layout", name.removeprefix("torch.")),
-    "numpy.dtype": _Dtype,
-    **{
-        f"{module}.{name}": make
-        for module in ("numpy.core.multiarray", "numpy._core.multiarray")
-        for name, make in (("_reconstruct", _Array), ("scalar", _scalar))
-    },
-    "numpy.core.numeric._frombuffer": _frombuffer,
-    "numpy._core.numeric._frombuffer": _frombuffer,
+    "torch.Size": _size,
+    "torch.device": _device,
+    "torch.serialization._get_layout": _layout,
+    **numpy_pickles.CONSTRUCTORS,
 }
+
+HASHING: Final = frozenset(
+    ["collections.OrderedDict", "collections.defaultdict", "collections.Counter"]
+    + [f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("set", "frozenset", "dict")]
+)
+"""Those that hash what they are given."""
 
 _STORAGES: Final = {
     "Double": "F64",
@@ -271,10 +288,14 @@ _STORAGES: Final = {
 }
 
 CONSTANTS: Final[dict[str, Any]] = {
-    **{f"torch.{prefix}Storage": StorageType(dtype) for prefix, dtype in _STORAGES.items()},
-    **{f"torch.cuda.{prefix}Storage": StorageType(dtype) for prefix, dtype in _STORAGES.items()},
-    "torch.UntypedStorage": StorageType(None),
-    "torch.storage.UntypedStorage": StorageType(None),
+    **{
+        name: StorageType(dtype, name)
+        for prefix, dtype in _STORAGES.items()
+        for name in (f"torch.{prefix}Storage", f"torch.cuda.{prefix}Storage")
+    },
+    **dict.fromkeys(
+        ("torch.UntypedStorage", "torch.storage.UntypedStorage"), StorageType(None, "torch.UntypedStorage")
+    ),
     **{f"torch.{name}": TorchAtom("dtype", name) for name in dtypes.BY_TORCH_NAME},
     **{f"{m}.{f.__name__}": f for m in ("builtins", "__builtin__") for f in _FACTORIES},
 }

@@ -41,6 +41,9 @@ class Source:
     """Files whose bytes the state still looks at: if one changes now, the state does."""
 
 
+MAX_COUNT: Final = 1 << 63
+"""What counts something has fewer digits, and not every reader of a manifest has larger integers."""
+
 _STEP_KEYS: Final = ("step", "global_step", "iteration", "iter", "num_updates")
 
 
@@ -49,17 +52,19 @@ def facts_of(state: Any) -> dict[str, Any]:
     if not isinstance(state, dict):
         return {}
     facts: dict[str, Any] = {}
-    step = next((state[key] for key in _STEP_KEYS if type(state.get(key)) is int), None)
-    if step is not None and step >= 0:
+    said = {key: dict.get(state, key) for key in (*_STEP_KEYS, "epoch", "metrics", "hyper_parameters")}
+    step = next((said[key] for key in _STEP_KEYS if type(said[key]) is int), None)
+    if step is not None and 0 <= step < MAX_COUNT:
         facts["step"] = step
-    if type(state.get("epoch")) is int:
-        facts["epoch"] = state["epoch"]
-    facts["metrics"] = _plain(state.get("metrics"), (int, float))
-    facts["params"] = _plain(state.get("hyper_parameters"), (int, float, str, bool))
+    if type(said["epoch"]) is int and abs(said["epoch"]) < MAX_COUNT:
+        facts["epoch"] = said["epoch"]
+    facts["metrics"] = _plain(said["metrics"], (int, float))
+    facts["params"] = _plain(said["hyper_parameters"], (int, float, str, bool))
     return facts
 
 
 def _plain(values: Any, types: tuple[type, ...]) -> dict[str, Any]:
     if not isinstance(values, dict):
         return {}
-    return {key: value for key, value in values.items() if type(key) is str and type(value) in types}
+    items = [(key, value) for key, value in dict.items(values) if type(key) is str and type(value) in types]
+    return {key: value for key, value in items if type(value) is not int or abs(value) < MAX_COUNT}

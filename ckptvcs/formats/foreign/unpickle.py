@@ -2,26 +2,39 @@
 
 Python's own unpickler imports and calls whatever a pickle names, and allocates whatever it claims. This one knows the
 opcodes of protocols 0 to 5 that describe data; a class that is not on the list becomes an `Opaque` that absorbs its
-arguments without anything being made, so that the caller can say *where* in the state it stood. Opcodes:
-https://github.com/python/cpython/blob/main/Lib/pickletools.py
+arguments without anything being made, so that the caller can say *where* in the state it stood. What is made stays in
+proportion to the size of the pickle. Opcodes: https://github.com/python/cpython/blob/main/Lib/pickletools.py
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import MutableMapping
+from collections import Counter, OrderedDict, defaultdict
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ckptvcs.errors import HostileInput
-from ckptvcs.formats.leaf import Opaque
+from ckptvcs.formats.foreign.pickle_literals import LITERALS, U8, U32, Input
+from ckptvcs.formats.leaf import Opaque, TorchAtom
+from ckptvcs.formats.tree.encode import class_name
+from ckptvcs.formats.tree.nodes import MAX_DEPTH, NAMESPACES
 from ckptvcs.paths import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 _MARK: Final = object()
 MAX_OPCODES: Final = 50_000_000
 """About ten seconds' worth each million; a state of a million tensors needs thirty million."""
+
+_CONTAINERS: Final[tuple[type, ...]] = (list, tuple, set, frozenset, dict, OrderedDict, defaultdict, Counter)
+_COSTS: Final[dict[type, int]] = {str: 1, bytes: 1, bytearray: 1, **dict.fromkeys(_CONTAINERS, 8)}
+"""Bytes that a copy takes for each item."""
+
+_ROOM: Final = 4
+"""How many times its own size a pickle may make by calls, whose arguments it can name again and again for two bytes.
+What an honest pickle copies stands in it, once: a byte for a character, two or more for an item of eight bytes."""
+
+_SMALL_ROOM: Final = 1 << 16
 
 
 class Constructor(Protocol):
@@ -30,14 +43,28 @@ class Constructor(Protocol):
     def __call__(self, *args: Any) -> Any: ...
 
 
-class Buildable(Protocol):
-    """A value that accepts the state of a BUILD itself."""
+class Pending:
+    """What lies on the stack, or in the memo, and stands for a value that may not be made yet.
 
-    def build(self, state: Any) -> Any:
-        """Return the finished value."""
+    No ABC: every value is asked whether it is one, and `isinstance` takes five times as long for those.
+    """
+
+    __slots__ = ()
+
+    def finished(self) -> Any:
+        """The value."""
+        raise NotImplementedError
 
 
-class Global:
+class Buildable(Pending):
+    """What becomes a value by a BUILD."""
+
+    def build(self, state: Any) -> None:
+        """Make the value."""
+        raise NotImplementedError
+
+
+class Global(Pending):
     """A class or function that a pickle names. Calling the Python object of that name never happens here."""
 
     __slots__ = ("make", "name", "value")
@@ -45,13 +72,30 @@ class Global:
     def __init__(self, name: str, make: Constructor | None, value: Any = None) -> None:
         self.name, self.make, self.value = name, make, value
 
+    def finished(self) -> Any:
+        """What a bare class reference stands for: its constant, else an opaque object."""
+        return self.value if self.value is not None else Opaque(self.name)
 
-class Interpreter:
+
+def exactly(kind: type, *values: Any) -> None:
+    """Refuse values of any other type: text made of a tuple that holds itself again and again would not end."""
+    for value in values:
+        if type(value) is not kind:
+            raise TypeError(f"a {type(value).__name__} instead of {kind.__name__}")
+
+
+def finished(value: Any) -> Any:
+    """A value of the stack as it goes into the state."""
+    return value.finished() if isinstance(value, Pending) else value
+
+
+class Interpreter(Input):
     """Runs one pickle.
 
     Args:
         data: the whole pickle.
         constructors: full name -> what makes its values.
+        hashing: those of them that make sets, or dicts with keys from their arguments.
         constants: full name -> the value that it stands for when it is used as it is.
         persistent: resolves a persistent id.
     """
@@ -59,17 +103,22 @@ class Interpreter:
     def __init__(
         self,
         data: memoryview,
+        *,
         constructors: Mapping[str, Constructor],
+        hashing: Collection[str],
         constants: Mapping[str, Any],
         persistent: Callable[[Any], Any],
     ) -> None:
-        self.data = data
-        self.position = 0
+        super().__init__(data)
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
-        self._constructors = constructors
-        self._constants = constants
         self.persistent = persistent
+        self.unknown: str | None = None
+        """The first function that the pickle calls and that is not on the list."""
+        self._constructors = constructors
+        self._hashing = hashing
+        self._constants = constants
+        self._room = _ROOM * len(data) + _SMALL_ROOM
 
     def run(self) -> Any:
         """Return the value that the pickle describes.
@@ -78,36 +127,27 @@ class Interpreter:
             HostileInput: it is damaged, or claims what no honest pickle claims.
         """
         try:
-            for _ in range(MAX_OPCODES):
-                opcode = self.data[self.position]
-                self.position += 1
-                if opcode == _STOP:
-                    return self.stack.pop()
-                _OPCODES[opcode](self)
-        except (IndexError, KeyError, ValueError, TypeError, struct.error, OverflowError, AttributeError) as err:
-            why = f"the pickle is damaged at byte {self.position} ({printable(f'{type(err).__name__}: {err}')[:120]})"
+            return self._run()
+        except (
+            *(LookupError, ValueError, TypeError, AttributeError, ArithmeticError),
+            *(struct.error, RecursionError, MemoryError),
+        ) as err:
+            reason = printable(f"{type(err).__name__}: {str(err)[:120]}")
+            why = f"the pickle is damaged at byte {self.position} ({reason})"
             raise HostileInput("cannot read the state", why=why) from err
+
+    def _run(self) -> Any:
+        for _ in range(MAX_OPCODES):
+            opcode = self.data[self.position]
+            self.position += 1
+            literal = LITERALS[opcode]
+            if literal is not None:
+                self.stack.append(literal(self))
+            elif opcode == _STOP:
+                return finished(self.stack.pop())
+            else:
+                _OPCODES[opcode](self)
         raise HostileInput("cannot read the state", why=f"the pickle has more than {MAX_OPCODES} opcodes")
-
-    # ---- input
-
-    def take(self, size: int) -> memoryview:
-        """The next `size` bytes; nothing is allocated for a size that the pickle does not have."""
-        end = self.position + size
-        if size < 0 or end > len(self.data):
-            raise ValueError(f"{size} bytes claimed, {len(self.data) - self.position} left")
-        piece = self.data[self.position : end]
-        self.position = end
-        return piece
-
-    def number(self, layout: str) -> Any:
-        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
-
-    def line(self) -> str:
-        window = bytes(self.data[self.position : self.position + 65536])
-        end = window.index(b"\n")
-        self.position += end + 1
-        return window[:end].decode("utf-8")
 
     # ---- stack
 
@@ -123,92 +163,74 @@ class Interpreter:
                 return items
         raise ValueError("no mark on the stack")
 
+    # ---- limits
+
+    def _charge(self, cost: int) -> None:
+        self._room -= cost
+        if self._room < 0:
+            raise ValueError("it makes far more than it holds")
+
+    def weigh(self, key: Any) -> None:
+        """Look at a key before it is hashed: that walks all of it, for ever where a tuple holds itself again and again."""
+        stack = [(key, 0)]
+        while stack:
+            value, depth = stack.pop()
+            value = value.value if type(value) is TorchAtom else value
+            if type(value) is int:
+                self._charge(value.bit_length() >> 6)
+            elif type(value) in (tuple, frozenset):
+                self._charge(len(value))
+                if depth > MAX_DEPTH:
+                    raise ValueError(f"a key that is nested deeper than {MAX_DEPTH} levels")
+                stack.extend((item, depth + 1) for item in value)
+
     # ---- classes
 
-    def find(self, module: str, name: str) -> Any:
+    def find(self, module: str, name: str) -> Global:
         full = f"{module}.{name}"
-        if full in self._constants and full not in self._constructors:
-            return self._constants[full]
         return Global(full, self._constructors.get(full), self._constants.get(full))
 
-    @staticmethod
-    def call(function: Any, args: tuple[Any, ...]) -> Any:
-        if not isinstance(function, Global):
-            return function if isinstance(function, Opaque) else _opaque(function)
-        if function.make is None:
-            return Opaque(function.name)
+    def call(self, function: Any, args: tuple[Any, ...]) -> Any:
+        if not isinstance(function, Global) or function.make is None:
+            return self.not_called(function)
+        self._charge(sum(len(arg) * _COSTS[type(arg)] for arg in args if type(arg) in _COSTS))
+        if function.name in self._hashing:
+            for item in (item for arg in args if type(arg) in _CONTAINERS for item in arg):
+                self.weigh(item[0] if type(item) is list and item else item)  # a list is a pair: nothing else is hashed
         return function.make(*args)
 
-    @staticmethod
-    def build(value: Any, state: Any) -> Any:
+    def not_called(self, function: Any) -> Opaque:
+        """Stand for what a function that is not on the list would have made."""
+        opaque = finished(function)
+        if isinstance(function, Global):
+            opaque = Opaque(function.name)
+        elif type(opaque) is not Opaque:
+            raise TypeError(f"a call of a {type(opaque).__name__}")
+        self.unknown = self.unknown or opaque.qualname
+        return opaque
+
+    def build(self, value: Any, state: Any) -> None:
         """Give an object its state: only our own inert values and known attribute holders take one."""
-        if isinstance(value, Opaque):
-            return value
-        if hasattr(type(value), "build"):
-            return value.build(state)
-        if isinstance(state, tuple) and len(state) == 2:
-            state = {**(state[0] or {}), **(state[1] or {})}
-        if not isinstance(state, dict) or not all(type(key) is str for key in state):
+        if type(value) is Opaque:
+            return
+        if isinstance(value, Buildable):
+            value.build(state)
+            return
+        parts = state if type(state) is tuple and len(state) == 2 else (state,)
+        if type(value) is not OrderedDict and class_name(value) not in NAMESPACES:
             raise TypeError(f"state of a {type(value).__name__}")
-        vars(value).update(state)
-        return value
-
-
-def finished(value: Any) -> Any:
-    """What a bare class reference in a state stands for: its constant, else an opaque object."""
-    if isinstance(value, Global):
-        return value.value if value.value is not None else Opaque(value.name)
-    return value
-
-
-def _opaque(value: Any) -> Opaque:
-    return Opaque(f"{type(value).__module__}.{type(value).__qualname__}")
+        for attributes in parts:
+            if attributes is None:
+                continue
+            if type(attributes) is not dict or not all(type(key) is str for key in attributes):
+                raise TypeError(f"state of a {type(value).__name__} that is no dict")
+            self._charge(_COSTS[dict] * len(attributes))
+            vars(value).update(attributes)
 
 
 # -------------------------------------------------------------------------------------------------------- opcodes
 
 _STOP: Final = ord(".")
-
-
-def _text(size_layout: str) -> Callable[[Interpreter], None]:
-    def run(vm: Interpreter) -> None:
-        vm.push(str(vm.take(vm.number(size_layout)), "utf-8", "surrogatepass"))
-
-    return run
-
-
-def _binary(size_layout: str, make: Callable[[memoryview], Any]) -> Callable[[Interpreter], None]:
-    def run(vm: Interpreter) -> None:
-        vm.push(make(vm.take(vm.number(size_layout))))
-
-    return run
-
-
-def _fixed(layout: str) -> Callable[[Interpreter], None]:
-    return lambda vm: vm.push(vm.number(layout))
-
-
-def _constant(value: Any) -> Callable[[Interpreter], None]:
-    return lambda vm: vm.push(value)
-
-
-def _long(size_layout: str) -> Callable[[Interpreter], None]:
-    def run(vm: Interpreter) -> None:
-        vm.push(int.from_bytes(vm.take(vm.number(size_layout)), "little", signed=True))
-
-    return run
-
-
-def _int_line(vm: Interpreter) -> None:
-    text = vm.line()
-    vm.push({"00": False, "01": True}.get(text) if text in ("00", "01") else int(text))
-
-
-def _string_line(vm: Interpreter) -> None:
-    text = vm.line()
-    if len(text) < 2 or text[0] != text[-1] or text[0] not in "'\"":
-        raise ValueError("a string without quotes")
-    vm.push(text[1:-1].encode("latin-1").decode("unicode_escape"))
 
 
 def _tuple_of(count: int) -> Callable[[Interpreter], None]:
@@ -224,7 +246,7 @@ def _tuple_of(count: int) -> Callable[[Interpreter], None]:
 
 def _append(vm: Interpreter, items: list[Any]) -> None:
     target = vm.stack[-1]
-    if isinstance(target, Opaque):
+    if type(target) is Opaque:
         return
     if type(target) is not list:
         raise TypeError("append to something that is no list")
@@ -235,17 +257,29 @@ def _add(vm: Interpreter, items: list[Any]) -> None:
     target = vm.stack[-1]
     if type(target) is not set:
         raise TypeError("add to something that is no set")
-    target.update(map(finished, items))
+    for item in map(finished, items):
+        vm.weigh(item)
+        target.add(item)
+
+
+def _frozenset(vm: Interpreter) -> None:
+    items = [finished(item) for item in vm.since_mark()]
+    for item in items:
+        vm.weigh(item)
+    vm.push(frozenset(items))
 
 
 def _set_items(vm: Interpreter, items: list[Any]) -> None:
     target = vm.stack[-1]
-    if isinstance(target, Opaque):
+    if type(target) is Opaque:
         return
-    if not isinstance(target, MutableMapping) or len(items) % 2:
+    if not isinstance(target, dict) or len(items) % 2:
         raise TypeError("set an item of something that is no dict")
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        target[finished(key)] = finished(value)
+    for raw, value in zip(items[::2], items[1::2], strict=True):
+        key = finished(raw)
+        if type(key) is not str:
+            vm.weigh(key)
+        target[key] = finished(value)
 
 
 def _pop2(vm: Interpreter) -> list[Any]:
@@ -259,38 +293,36 @@ def _put(vm: Interpreter, index: int) -> None:
 
 def _reduce(vm: Interpreter) -> None:
     args, function = vm.stack.pop(), vm.stack.pop()
-    if not isinstance(args, tuple):
+    if type(args) is not tuple:
         raise TypeError("arguments that are no tuple")
     vm.push(vm.call(function, args))
 
 
-def _new_object(vm: Interpreter) -> None:
-    args, cls = vm.stack.pop(), vm.stack.pop()
-    vm.push(vm.call(cls, tuple(args)))
-
-
 def _new_object_ex(vm: Interpreter) -> None:
     kwargs, args, cls = vm.stack.pop(), vm.stack.pop(), vm.stack.pop()
-    vm.push(Opaque(cls.name) if kwargs else vm.call(cls, tuple(args)))
+    if type(args) is not tuple:
+        raise TypeError("arguments that are no tuple")
+    vm.push(vm.not_called(cls) if kwargs else vm.call(cls, args))
 
 
 def _instance(vm: Interpreter) -> None:
-    module, name = vm.line(), vm.line()
-    vm.push(vm.call(vm.find(module, name), tuple(vm.since_mark())))
+    cls = _global(vm)
+    vm.push(vm.call(cls, tuple(map(finished, vm.since_mark()))))
 
 
 def _object(vm: Interpreter) -> None:
     cls, *args = vm.since_mark()
-    vm.push(vm.call(cls, tuple(args)))
+    vm.push(vm.call(cls, tuple(map(finished, args))))
 
 
 def _build(vm: Interpreter) -> None:
-    state = vm.stack.pop()
-    before = vm.stack[-1]
-    after = vm.build(before, state)
-    vm.stack[-1] = after
-    if after is not before:  # the memo must not go on naming the unfinished value
-        vm.memo.update({index: after for index, value in vm.memo.items() if value is before})
+    state = finished(vm.stack.pop())
+    vm.build(vm.stack[-1], state)
+
+
+def _global(vm: Interpreter) -> Global:
+    module, name = vm.line(), vm.line()
+    return vm.find(module.decode("utf-8"), name.decode("utf-8"))
 
 
 def _stack_global(vm: Interpreter) -> None:
@@ -308,10 +340,6 @@ def _unsupported(vm: Interpreter) -> None:
     raise ValueError(f"opcode {vm.data[vm.position - 1]:#04x} is not used for data")
 
 
-def _push_list(vm: Interpreter) -> None:
-    vm.push(list(map(finished, vm.since_mark())))
-
-
 def _push_dict(vm: Interpreter) -> None:
     items = vm.since_mark()
     vm.push({})
@@ -323,69 +351,41 @@ _OPCODES: Final[dict[int, Callable[[Interpreter], None]]] = dict.fromkeys(range(
     for code, run in {
         "\x80": lambda vm: vm.take(1),
         "\x95": _frame,
-        "(": _constant(_MARK),
+        "(": lambda vm: vm.push(_MARK),
         "0": lambda vm: vm.stack.pop(),
         "1": lambda vm: vm.since_mark(),
         "2": lambda vm: vm.push(vm.stack[-1]),
-        # constants
-        "N": _constant(None),
-        "\x88": _constant(True),
-        "\x89": _constant(False),
-        "I": _int_line,
-        "J": _fixed("<i"),
-        "K": _fixed("<B"),
-        "M": _fixed("<H"),
-        "L": lambda vm: vm.push(int(vm.line().rstrip("L"))),
-        "\x8a": _long("<B"),
-        "\x8b": _long("<i"),
-        "F": lambda vm: vm.push(float(vm.line())),
-        "G": _fixed(">d"),
-        "S": _string_line,
-        "T": _binary("<i", lambda b: str(b, "latin-1")),
-        "U": _binary("<B", lambda b: str(b, "latin-1")),
-        "V": lambda vm: vm.push(vm.line().encode("latin-1").decode("raw_unicode_escape")),
-        "X": _text("<I"),
-        "\x8c": _text("<B"),
-        "\x8d": _text("<Q"),
-        "B": _binary("<I", bytes),
-        "C": _binary("<B", bytes),
-        "\x8e": _binary("<Q", bytes),
-        "\x96": _binary("<Q", bytearray),
         # containers
-        "]": lambda vm: vm.push([]),
-        "l": _push_list,
+        "l": lambda vm: vm.push(list(map(finished, vm.since_mark()))),
         "a": lambda vm: _append(vm, [vm.stack.pop()]),
         "e": lambda vm: _append(vm, vm.since_mark()),
-        ")": _constant(()),
         "t": lambda vm: vm.push(tuple(map(finished, vm.since_mark()))),
         "\x85": _tuple_of(1),
         "\x86": _tuple_of(2),
         "\x87": _tuple_of(3),
-        "}": lambda vm: vm.push({}),
         "d": _push_dict,
         "s": lambda vm: _set_items(vm, _pop2(vm)),
         "u": lambda vm: _set_items(vm, vm.since_mark()),
-        "\x8f": lambda vm: vm.push(set()),
         "\x90": lambda vm: _add(vm, vm.since_mark()),
-        "\x91": lambda vm: vm.push(frozenset(map(finished, vm.since_mark()))),
+        "\x91": _frozenset,
         # memo
         "p": lambda vm: _put(vm, int(vm.line())),
-        "q": lambda vm: _put(vm, vm.number("<B")),
-        "r": lambda vm: _put(vm, vm.number("<I")),
+        "q": lambda vm: _put(vm, vm.number(U8)),
+        "r": lambda vm: _put(vm, vm.number(U32)),
         "\x94": lambda vm: _put(vm, len(vm.memo)),
         "g": lambda vm: vm.push(vm.memo[int(vm.line())]),
-        "h": lambda vm: vm.push(vm.memo[vm.number("<B")]),
-        "j": lambda vm: vm.push(vm.memo[vm.number("<I")]),
+        "h": lambda vm: vm.push(vm.memo[vm.number(U8)]),
+        "j": lambda vm: vm.push(vm.memo[vm.number(U32)]),
         # classes
-        "c": lambda vm: vm.push(vm.find(vm.line(), vm.line())),
+        "c": lambda vm: vm.push(_global(vm)),
         "\x93": _stack_global,
         "R": _reduce,
-        "\x81": _new_object,
+        "\x81": _reduce,
         "\x92": _new_object_ex,
         "i": _instance,
         "o": _object,
         "b": _build,
-        "P": lambda vm: vm.push(vm.persistent(vm.line())),
+        "P": lambda vm: vm.push(vm.persistent(vm.line().decode("ascii"))),
         "Q": lambda vm: vm.push(vm.persistent(vm.stack.pop())),
     }.items()
 }

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import struct
 import zipfile
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.errors import FormatError, HostileInput
 from ckptvcs.formats import dtypes
 from ckptvcs.formats.foreign import pt_values
 from ckptvcs.formats.foreign.pt_values import StorageRef, StorageType
-from ckptvcs.formats.foreign.unpickle import Interpreter, finished
+from ckptvcs.formats.foreign.unpickle import Interpreter
+from ckptvcs.formats.leaf import Opaque, find_opaque
 from ckptvcs.formats.mapped import MappedFile
 from ckptvcs.paths import printable
 
@@ -44,8 +46,21 @@ class PtFile:
 
     def state(self) -> Any:
         """The state in neutral form: plain containers, leaves, stand-ins, and `Opaque` for what is not allowed."""
-        vm = Interpreter(self._record("data.pkl"), pt_values.CONSTRUCTORS, pt_values.CONSTANTS, self._resolve)
-        return finished(vm.run())
+        vm = Interpreter(
+            self._record("data.pkl"),
+            constructors=pt_values.CONSTRUCTORS,
+            hashing=pt_values.HASHING,
+            constants=pt_values.CONSTANTS,
+            persistent=self._resolve,
+        )
+        try:
+            state = vm.run()
+        except HostileInput as err:
+            raise self._bad(err.why) from err
+        if vm.unknown and not find_opaque(state):
+            # It is not in the state, so it was called for what it does to a value: only running it would show that.
+            return Opaque(f"value changed by {vm.unknown}")
+        return state
 
     # ---- the zip
 
@@ -56,8 +71,11 @@ class PtFile:
                 infos = archive.infolist()
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as err:
             raise self._bad(f"the zip archive is damaged ({printable(str(err))[:100]})") from err
-        records = {}
+        records: dict[str, tuple[int, int]] = {}
+        names = Counter(info.filename.lower() for info in infos)  # torch looks for names without regard to case
         for info in infos:
+            if names[info.filename.lower()] > 1:
+                raise self._bad(f"record '{printable(info.filename)}' stands there twice")
             if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
                 raise self._bad(f"record '{printable(info.filename)}' is compressed, which torch never does")
             records[info.filename] = (self._data_start(info), info.file_size)
@@ -101,15 +119,21 @@ class PtFile:
 
     # ---- storages
 
-    def _resolve(self, reference: Any) -> StorageRef:
-        kind, storage_type, key, device, elements = reference[:5]
-        if kind != "storage" or not isinstance(storage_type, StorageType):
+    def _resolve(self, reference: Any) -> StorageRef | Opaque:
+        kind, storage_type, key, device, elements = reference[:5] if type(reference) is tuple else ()
+        if type(kind) is not str or kind != "storage":
             raise ValueError("a persistent id that is no storage")
+        if type(storage_type) is Opaque:
+            return storage_type  # such as that of a quantised tensor
+        if not isinstance(storage_type, StorageType) or type(key) not in (str, int):
+            raise ValueError("a storage without a type or a name")
+        if type(device) is not str or type(elements) is not int:
+            raise ValueError("a storage without a device or a size")
         storage = self._storage(str(key))
         wanted = elements * _itemsize(storage_type)
-        if type(elements) is not int or not 0 <= wanted <= storage.nbytes:
+        if not 0 <= wanted <= storage.nbytes:
             raise ValueError(f"storage {key} claims {wanted} bytes, the file has {storage.nbytes}")
-        return StorageRef(storage_type, storage, str(device))
+        return StorageRef(storage_type, storage, device)
 
     def _storage(self, key: str) -> Storage:
         if key not in self._storages:

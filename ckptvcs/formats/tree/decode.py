@@ -8,6 +8,7 @@ from collections import Counter, OrderedDict, defaultdict
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from ckptvcs.errors import FormatError, HostileInput
+from ckptvcs.formats import dtypes
 from ckptvcs.formats.leaf import TorchAtom
 from ckptvcs.formats.tree.nodes import FACTORIES, FLAVOURS, MAX_DEPTH, NAMESPACES, Node
 from ckptvcs.paths import printable
@@ -53,11 +54,15 @@ class Decoder:
         tag = next((key for key in node if key.startswith("$")), "")
         decode = _BY_TAG.get(tag)
         if decode is None:
-            raise FormatError("cannot read a tree", why=f"node '{tag}' is unknown to this version of ckptvcs")
+            raise FormatError(
+                "cannot read a tree", why=f"node '{printable(tag[:40])}' is unknown to this version of ckptvcs"
+            )
         try:
             return decode(self, node, depth + 1)
         except (KeyError, TypeError, ValueError, AttributeError, struct.error) as err:
-            raise FormatError("cannot read a tree", why=f"node '{tag}' is malformed: {err}") from err
+            raise FormatError(
+                "cannot read a tree", why=f"node '{tag}' is malformed: {printable(str(err)[:200])}"
+            ) from err
 
     def register(self, container: T) -> T:
         """Number a mutable container, before its content is decoded: it may contain itself."""
@@ -166,17 +171,31 @@ def _path(_: Decoder, node: Node, __: int) -> Any:
 def _numpy(_: Decoder, node: Node, __: int) -> Any:
     import numpy as np
 
-    type_string, data = node["$numpy"]
-    dtype = np.dtype(type_string)
-    if dtype.hasobject:
-        raise ValueError(type_string)
-    return np.frombuffer(bytes.fromhex(data), dtype=dtype, count=1)[0]
+    type_string, text = node["$numpy"]
+    dtype, data = _np_dtype(type_string), bytes.fromhex(text)
+    if len(data) < dtype.itemsize:
+        raise ValueError(f"{len(data)} bytes of {dtype.itemsize}")
+    if (
+        dtype.kind == "S"
+    ):  # NumPy cuts zeros off the end of texts that come out of an array, and has no empty ones there
+        return np.bytes_(data[: dtype.itemsize])
+    if dtype.kind == "U":
+        order = "be" if dtype.byteorder == ">" else "le"
+        return np.str_(data[: dtype.itemsize].decode(f"utf-32-{order}", "surrogatepass"))
+    return np.frombuffer(data, dtype=dtype, count=1)[0] if dtype.itemsize else np.void(b"")
 
 
 def _npdtype(_: Decoder, node: Node, __: int) -> Any:
+    return _np_dtype(node["$npdtype"])
+
+
+def _np_dtype(type_string: Any) -> Any:
+    """The NumPy type of a type string, and of nothing else: `np.dtype` takes a whole language, and None for `f8`."""
     import numpy as np
 
-    return np.dtype(node["$npdtype"])
+    if not isinstance(type_string, str) or not dtypes.is_numpy(type_string):
+        raise ValueError(f"{type_string!r} is no NumPy type")
+    return np.dtype(type_string)
 
 
 _BY_TAG: Final[dict[str, Callable[[Decoder, Node, int], Any]]] = {

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 import struct
 from collections import Counter, OrderedDict, defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from ckptvcs.digest import digest
 from ckptvcs.errors import FormatError
-from ckptvcs.formats.leaf import Leaf, Opaque, TorchAtom
+from ckptvcs.formats.leaf import Inert, Leaf, TorchAtom
 from ckptvcs.formats.tree.nodes import (
     FACTORIES,
     FLAVOURS,
     INLINE_BYTES,
     MAX_DEPTH,
     MAX_NODES,
+    MAX_TEXT,
     NAMESPACES,
     Node,
     Path,
@@ -23,9 +27,11 @@ from ckptvcs.formats.tree.nodes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 _INT_LIMIT: Final = 1 << 63
+_SIZE_OF_NUMBER: Final = 8
+_HALVES: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 class Ready:
@@ -35,6 +41,19 @@ class Ready:
 
     def __init__(self, node: Node) -> None:
         self.node = node
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A tuple that was encoded before."""
+
+    value: tuple[Any, ...]
+    """Keeps its id."""
+    node: Node
+    count: int
+    """How many values are in it, each counted as often as it hangs there."""
+    height: int
+    """How many levels are below it."""
 
 
 class Encoder:
@@ -49,12 +68,17 @@ class Encoder:
     """
 
     def __init__(self, adapt: Callable[[Any], Any], place: Callable[[Leaf, Path], Node]) -> None:
-        self.place = place
+        self.adapt = adapt
         self.problems: list[tuple[Path, str]] = []
-        self._adapt = adapt
+        self._place = place
         self._numbers: dict[int, int] = {}
         self._alive: list[Any] = []  # an id names an object only for as long as it lives
+        self._leaves: dict[int, tuple[Any, Node]] = {}
+        self._tuples: dict[int, _Known] = {}
+        self._deepest = 0
         self._count = 0
+        self._room = MAX_TEXT
+        self._sketch: Encoder | None = None
 
     def encode(self, value: Any, path: Path = ()) -> Node:
         """Return the node of `value`; `path` is where it hangs in the whole state.
@@ -63,21 +87,23 @@ class Encoder:
             FormatError: the state is nested too deeply, or has too many plain values.
         """
         self._count += 1
-        if len(path) > MAX_DEPTH or self._count > MAX_NODES:
-            deep = len(path) > MAX_DEPTH
-            raise FormatError(
-                f"cannot represent '{where(path[:3])}...'",
-                why=f"the state is nested deeper than {MAX_DEPTH} levels"
-                if deep
-                else f"it has over {MAX_NODES} values",
-                next_step="flatten that part of the state before saving it" if deep else "keep long lists as tensors",
-            )
-        value = self._adapt(value)
-        encode = _BY_TYPE.get(type(value)) or _by_name(value)
+        if len(path) > self._deepest or self._count > MAX_NODES:
+            self._take_in(path, 0, 0)
+        adapted = self.adapt(value)
+        if type(adapted) is Leaf:
+            return self.leaf(adapted, value, path)
+        encode = _BY_TYPE.get(type(adapted)) or _by_name(adapted)
         if encode is None:
-            self.problems.append((path, class_name(value)))
+            self.problems.append((path, class_name(adapted)))
             return None
-        return encode(self, value, path)
+        return encode(self, adapted, path)
+
+    def leaf(self, leaf: Leaf, value: Any, path: Path) -> Node:
+        """Return the node of the leaf that was made of `value`: the same one for the same object."""
+        known = self._leaves.get(id(value))
+        if known is None:
+            known = self._leaves[id(value)] = value, self._place(leaf, path)
+        return known[1]
 
     def seen(self, container: Any) -> Node | None:
         """Give a mutable container its number; return the node of the first occurrence at every later one."""
@@ -86,6 +112,53 @@ class Encoder:
             return {"$same": number}
         self._alive.append(container)
         return None
+
+    def items(self, value: tuple[Any, ...], path: Path) -> Node:
+        """Return the node of a tuple: the same one again where nothing in it could come out otherwise.
+
+        One that holds itself again and again is small in memory and endless when it is written out; it is counted here
+        without being walked.
+        """
+        known = self._tuples.get(id(value))
+        if known is not None:
+            self._take_in(path, known.count, known.height)
+            return known.node
+        before = len(self._alive), len(self._leaves)
+        count, deepest, self._deepest = self._count, self._deepest, len(path)
+        node = {"$tuple": [self.encode(item, (*path, i)) for i, item in enumerate(value)]}
+        if before == (len(self._alive), len(self._leaves)):  # else its first containers and leaves come as they are now
+            self._tuples[id(value)] = _Known(value, node, self._count - count, self._deepest - len(path))
+        self._deepest = max(deepest, self._deepest)
+        return node
+
+    def likeness(self, value: Any, path: Path) -> str:
+        """Return a text that is equal for equal values and tells all others apart, by the content of leaves too."""
+        if self._sketch is None:
+            self._sketch = Encoder(self.adapt, lambda leaf, _: digest(leaf.read()))
+        return repr(self._sketch.encode(value, path))
+
+    def charge(self, nbytes: int, path: Path) -> None:
+        """Count what a value takes in the file: one long text can hang in a state a million times."""
+        self._room -= nbytes
+        if self._room < 0:
+            raise _too_much(
+                path, f"it has over {MAX_TEXT} bytes of text", "keep long texts and byte strings as tensors"
+            )
+
+    def _take_in(self, path: Path, count: int, height: int) -> None:
+        """Count values, the lowest of them `height` levels below `path`."""
+        self._count += count
+        depth = len(path) + height
+        self._deepest = max(self._deepest, depth)
+        if depth > MAX_DEPTH:
+            why = f"the state is nested deeper than {MAX_DEPTH} levels"
+            raise _too_much(path, why, "flatten that part of the state before saving it")
+        if self._count > MAX_NODES:
+            raise _too_much(path, f"it has over {MAX_NODES} values", "keep long lists as tensors")
+
+
+def _too_much(path: Path, why: str, next_step: str) -> FormatError:
+    return FormatError(f"cannot represent '{where(path[:3])}...'", why=why, next_step=next_step)
 
 
 def class_name(value: Any) -> str:
@@ -98,8 +171,11 @@ def _bits(number: float) -> str:
     return struct.pack(">d", number).hex()
 
 
-def _int(_: Encoder, value: int, __: Path) -> Node:
-    return value if -_INT_LIMIT <= value < _INT_LIMIT else {"$int": f"{value:x}"}
+def _int(encoder: Encoder, value: int, path: Path) -> Node:
+    if -_INT_LIMIT <= value < _INT_LIMIT:
+        return value
+    encoder.charge(value.bit_length() // 4, path)
+    return {"$int": f"{value:x}"}
 
 
 def _float(_: Encoder, value: float, __: Path) -> Node:
@@ -110,13 +186,25 @@ def _complex(_: Encoder, value: complex, __: Path) -> Node:
     return {"$complex": [_bits(value.real), _bits(value.imag)]}
 
 
+def _text(encoder: Encoder, value: str, path: Path) -> Node:
+    encoder.charge(len(value), path)
+    if _is_split(value):
+        encoder.problems.append((path, "str with a character in two halves, which JSON would join"))
+    return value
+
+
+def _is_split(text: str) -> bool:
+    return not text.isascii() and _HALVES.search(text) is not None
+
+
 def _bytes(encoder: Encoder, value: bytes | bytearray, path: Path) -> Node:
     kind = "bytearray" if isinstance(value, bytearray) else "bytes"
     if kind == "bytearray" and (same := encoder.seen(value)):
         return same
     if len(value) > INLINE_BYTES:
         leaf = Leaf(dtype="U8", shape=(len(value),), read=lambda: memoryview(value), kind=kind)  # type: ignore[arg-type]
-        return encoder.place(leaf, path)
+        return encoder.leaf(leaf, value, path)
+    encoder.charge(len(value) * 4 // 3, path)
     return {f"${kind}": base64.b64encode(value).decode("ascii")}
 
 
@@ -124,13 +212,10 @@ def _list(encoder: Encoder, value: list[Any], path: Path) -> Node:
     return encoder.seen(value) or [encoder.encode(item, (*path, i)) for i, item in enumerate(value)]
 
 
-def _tuple(encoder: Encoder, value: tuple[Any, ...], path: Path) -> Node:
-    return {"$tuple": [encoder.encode(item, (*path, i)) for i, item in enumerate(value)]}
-
-
 def _items(encoder: Encoder, value: set[Any] | frozenset[Any], path: Path) -> list[Node]:
-    # The order of a set changes from process to process; the bytes of a tree must not.
-    return sorted((encoder.encode(item, (*path, i)) for i, item in enumerate(value)), key=repr)
+    # The order of a set changes from process to process; the bytes of a tree, and the names of leaves, must not.
+    ordered = sorted(value, key=lambda item: encoder.likeness(item, path)) if len(value) > 1 else value
+    return [encoder.encode(item, (*path, i)) for i, item in enumerate(ordered)]
 
 
 def _set(encoder: Encoder, value: set[Any], path: Path) -> Node:
@@ -141,14 +226,17 @@ def _frozenset(encoder: Encoder, value: frozenset[Any], path: Path) -> Node:
     return {"$frozenset": _items(encoder, value, path)}
 
 
-def _pairs(encoder: Encoder, mapping: Mapping[Any, Any], path: Path) -> list[list[Node]]:
-    return [[encoder.encode(key, (*path, key)), encoder.encode(item, (*path, key))] for key, item in mapping.items()]
+def _pairs(encoder: Encoder, mapping: dict[Any, Any], path: Path) -> list[list[Node]]:
+    # Attributes of an `OrderedDict` may hide its methods.
+    items = dict.items(mapping)
+    return [[encoder.encode(key, (*path, key)), encoder.encode(item, (*path, key))] for key, item in items]
 
 
 def _dict(encoder: Encoder, value: dict[Any, Any], path: Path) -> Node:
     if same := encoder.seen(value):
         return same
-    if all(type(key) is str and not key.startswith("$") for key in value):
+    if all(type(key) is str and not key.startswith("$") and not _is_split(key) for key in value):
+        encoder.charge(sum(map(len, value)), path)
         return {key: encoder.encode(item, (*path, key)) for key, item in value.items()}
     return {"$dict": _pairs(encoder, value, path)}
 
@@ -181,16 +269,22 @@ def _namespace(encoder: Encoder, value: Any, path: Path) -> Node:
     return encoder.seen(value) or {"$namespace": class_name(value), "attrs": _pairs(encoder, vars(value), path)}
 
 
-def _path(_: Encoder, value: Any, __: Path) -> Node:
-    return {"$path": str(value), "flavour": type(value).__name__}
+def _path(encoder: Encoder, value: Any, path: Path) -> Node:
+    return {"$path": _text(encoder, str(value), path), "flavour": type(value).__name__}
 
 
-def _atom(_: Encoder, value: TorchAtom, __: Path) -> Node:
+def _atom(encoder: Encoder, value: TorchAtom, path: Path) -> Node:
+    encoder.charge(_SIZE_OF_NUMBER * len(value.value), path)
     return {"$torch": [value.type, list(value.value) if value.type == "size" else value.value]}
 
 
-def _opaque(encoder: Encoder, value: Opaque, path: Path) -> Node:
-    encoder.problems.append((path, value.qualname))
+def _inert(encoder: Encoder, value: Inert, path: Path) -> Node:
+    encoder.problems.append((path, value.named()))
+
+
+def _ready(encoder: Encoder, value: Ready, path: Path) -> Node:
+    encoder.charge(len(repr(value.node)), path)
+    return value.node
 
 
 def _plain(_: Encoder, value: Any, __: Path) -> Node:
@@ -201,14 +295,14 @@ _BY_TYPE: Final[dict[type, Callable[[Encoder, Any, Path], Node]]] = {
     # Exact types only: a subclass of dict or int carries meaning that we would lose without a word.
     type(None): _plain,
     bool: _plain,
-    str: _plain,
+    str: _text,
     int: _int,
     float: _float,
     complex: _complex,
     bytes: _bytes,
     bytearray: _bytes,
     list: _list,
-    tuple: _tuple,
+    tuple: Encoder.items,
     set: _set,
     frozenset: _frozenset,
     dict: _dict,
@@ -216,14 +310,14 @@ _BY_TYPE: Final[dict[type, Callable[[Encoder, Any, Path], Node]]] = {
     defaultdict: _defaultdict,
     Counter: _counter,
     TorchAtom: _atom,
-    Opaque: _opaque,
-    Leaf: lambda encoder, value, path: encoder.place(value, path),
-    Ready: lambda _, value, __: value.node,
+    Ready: _ready,
 }
 
 
 def _by_name(value: Any) -> Callable[[Encoder, Any, Path], Node] | None:
     """The encoder of the standard classes that are too dear to import only to recognise them."""
+    if isinstance(value, Inert):
+        return _inert
     name = class_name(value)
     if name in NAMESPACES:
         return _namespace

@@ -23,7 +23,10 @@ A *node* is JSON. Plain values stand for themselves; everything JSON cannot say 
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Node = Any
 Path = tuple[Any, ...]
@@ -33,6 +36,9 @@ MAX_DEPTH: Final = 100
 
 MAX_NODES: Final = 5_000_000
 """A tuple that holds itself many times over many levels is small in memory and endless when it is written out."""
+
+MAX_TEXT: Final = 256 << 20
+"""Bytes of text and of byte strings in a tree: more would make a file that is not read."""
 
 INLINE_BYTES: Final = 4096
 """Byte strings longer than this are leaves in a shard, not base64 in JSON."""
@@ -46,4 +52,19 @@ FLAVOURS: Final = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath
 
 def where(path: Path) -> str:
     """A path in a state as Python would write it: `state['model']['layers'][0]`."""
-    return "state" + "".join(f"[{key!r}]" for key in path)
+    return "state" + "".join(f"[{_short(spelled(key, repr))}]" for key in path)
+
+
+def spelled(key: Any, write: Callable[[Any], str] = str) -> str:
+    """The text of a key. Python refuses to write out an integer of thousands of digits."""
+    try:
+        return write(key)
+    except ValueError:
+        return f"a long {type(key).__name__}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_KEY else f"{text[:_LONGEST_KEY]}..."
+
+
+_LONGEST_KEY: Final = 200

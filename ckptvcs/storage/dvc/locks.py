@@ -41,7 +41,11 @@ def refuse_while_writing(root: Path, track_path: str) -> None:
         held = json.loads((root / ".dvc/tmp/rwlock").read_bytes())["write"]
     except (OSError, ValueError, KeyError, TypeError):
         return
+    if not isinstance(held, dict):
+        return
     for path, holder in held.items():
+        if not isinstance(holder, dict):
+            continue
         relative = os.path.relpath(path, root)
         near = f"{track_path}/".startswith(f"{relative}/") or f"{relative}/".startswith(f"{track_path}/")
         if near and _is_alive(holder.get("pid")):
@@ -54,7 +58,12 @@ def refuse_while_writing(root: Path, track_path: str) -> None:
 
 def _is_alive(pid: Any) -> bool:
     try:
-        os.kill(int(pid), 0)
-    except (OSError, ValueError, TypeError):
+        number = int(pid)
+        if number <= 0:  # which would ask for whole groups of processes
+            return False
+        os.kill(number, 0)
+    except PermissionError:  # it is alive, and somebody else's
+        return True
+    except (OSError, OverflowError, ValueError, TypeError):
         return False
     return True

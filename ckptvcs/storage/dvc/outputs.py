@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from ckptvcs.errors import Refused
+from ckptvcs.errors import BadConfig, Refused
 from ckptvcs.paths import printable
 from ckptvcs.storage.plain_yaml import plain_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 _MAX_YAML: Final = 8 << 20
@@ -25,19 +25,26 @@ class Output:
     name: str
 
 
-def outputs(data: bytes, *, file: str) -> list[Output]:
+def outputs(data: bytes, *, file: str, stages: bytes = b"") -> list[Output]:
     """The outputs that a foreign `.dvc` file or `dvc.lock` names; nothing for a file that we cannot read.
 
     It is somebody else's file, and only a note in our provenance: a broken one must not stop a commit.
+
+    Args:
+        data: its bytes.
+        file: its path relative to the DVC root.
+        stages: the bytes of the `dvc.yaml` beside a `dvc.lock`: that alone says in which folder a stage runs.
     """
-    if len(data) > _MAX_YAML:
-        return []
     folder = os.path.dirname(file)
     try:
-        document = plain_yaml(data)
+        document = _document(data)
         if file.endswith("dvc.lock"):
-            stages = (document.get("stages") or {}).values()
-            found = [(out, folder) for stage in stages for out in stage.get("outs", [])]
+            folders = _folders_of_stages(stages)
+            found = [
+                (out, os.path.join(folder, folders.get(name.partition("@")[0], "")))
+                for name, stage in (document.get("stages") or {}).items()
+                for out in stage.get("outs", [])
+            ]
         else:
             found = [(out, os.path.join(folder, document.get("wdir", ""))) for out in document.get("outs", [])]
         return [
@@ -49,24 +56,84 @@ def outputs(data: bytes, *, file: str) -> list[Output]:
         return []
 
 
+def _document(data: bytes) -> Any:
+    if len(data) > _MAX_YAML:
+        raise ValueError("it is too large")
+    return plain_yaml(data)
+
+
+def _folders_of_stages(data: bytes) -> dict[str, str]:
+    """The `wdir` of each stage of a `dvc.yaml`; without those that are templates, whose values are elsewhere."""
+    found = {}
+    try:
+        for name, stage in (_document(data).get("stages") or {}).items():
+            folder = (stage.get("do") or stage).get("wdir")  # `do` is the body of a `foreach`
+            if isinstance(folder, str) and "${" not in folder:
+                found[name] = folder
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+    return found
+
+
 def ignored_paths(root: Path, paths: Iterable[str]) -> list[str]:
     """Those of our paths (relative to the DVC root) that a `.dvcignore` would hide from DVC.
 
-    DVC silently leaves such a file out of a directory, so that its own view of a checkpoint would be incomplete.
+    DVC silently leaves such a file out of a directory, so that its own view of a checkpoint would be incomplete. It goes
+    from the root down and never into a folder that is hidden; what a `.dvcignore` further down says counts more.
+
+    Raises:
+        BadConfig: a `.dvcignore` holds a line that is no pattern.
     """
     paths = list(paths)
-    folders = {"/".join(path.split("/")[:i]) for path in paths for i in range(path.count("/") + 1)}
-    hidden: set[str] = set()
-    for folder in folders:
-        lines = _ignore_lines(root / folder / ".dvcignore")
-        if not lines:
-            continue
-        from pathspec import GitIgnoreSpec
+    folders = {folder for path in paths for folder, _ in _steps(path)}
+    rules = {folder: found for folder in folders if (found := _rules(root / folder / ".dvcignore"))}
+    if not rules:
+        return []
+    verdicts = {step: _is_hidden(step, rules) for path in paths for _, step in _steps(path)}
+    return sorted({path for path in paths if any(verdicts[step] for _, step in _steps(path))})
 
-        spec = GitIgnoreSpec.from_lines(lines)
+
+def _steps(path: str) -> list[tuple[str, str]]:
+    """The way from the root to a file: (folder, what is entered from there); folders with a slash behind them."""
+    parts = path.split("/")
+    last = len(parts) - 1
+    return [("/".join(parts[:i]), "/".join(parts[: i + 1]) + ("/" if i < last else "")) for i in range(len(parts))]
+
+
+def _is_hidden(step: str, rules: Mapping[str, Sequence[_Rule]]) -> bool:
+    """What the last rule that fits a file or folder says about it; those of the nearest `.dvcignore` come last."""
+    is_folder = step.endswith("/")
+    for folder in sorted(rules, key=len, reverse=True):
         prefix = f"{folder}/" if folder else ""
-        hidden.update(p for p in paths if p.startswith(prefix) and spec.match_file(p[len(prefix) :]))
-    return sorted(hidden)
+        if not step.startswith(prefix) or step == prefix:
+            continue
+        for rule in reversed(rules[folder]):
+            if (is_folder or not rule.only_folders) and rule.pattern.match_file(step[len(prefix) :]):
+                return bool(rule.pattern.include)
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """A line of a `.dvcignore`. To DVC a rule that ends in a slash says nothing about the files in such a folder."""
+
+    pattern: Any
+    only_folders: bool
+
+
+def _rules(path: Path) -> list[_Rule]:
+    lines = [line.strip() for line in _ignore_lines(path)]
+    if not lines:
+        return []
+    from pathspec import GitIgnoreSpec
+
+    # Not its `match_file`, which prefers rules for folders to later ones for files, as git does and DVC does not.
+    try:
+        patterns = GitIgnoreSpec.from_lines(lines).patterns
+    except ValueError as err:  # DVC stops at such a line too
+        raise BadConfig(f"cannot read '{path}'", why=printable(str(err)), next_step="mend the file by hand") from err
+    found = zip(patterns, lines, strict=True)
+    return [_Rule(pattern, line.endswith("/")) for pattern, line in found if pattern.include is not None]
 
 
 def _ignore_lines(path: Path) -> list[str]:

@@ -28,7 +28,7 @@ class Pointer:
 
 
 _POINTER: Final = re.compile(
-    r"outs:\n- md5: (?P<directory>[0-9a-f]{32}\.dir)\n  size: (?P<nbytes>\d{1,19})\n  nfiles: (?P<nfiles>\d{1,9})\n"
+    r"outs:\n- md5: (?P<directory>[0-9a-f]{32}\.dir)\n  size: (?P<nbytes>[0-9]{1,19})\n  nfiles: (?P<nfiles>[0-9]{1,9})\n"
     r"  hash: md5\n  path: (?P<track>[A-Za-z0-9_-]{1,64})\n"
     r"  meta:\n    ckptvcs:\n      v: 1\n      manifest: (?P<manifest>[0-9a-f]{64})\n"
     r"(  remote: (?P<remote>[A-Za-z0-9._-]{1,64})\n)?\Z"

@@ -18,7 +18,7 @@ from pygit2.enums import FileMode, ObjectType
 
 from ckptvcs.errors import LockHeld, RefMoved, WouldOverwrite, from_os_error
 from ckptvcs.storage.files import Lock
-from ckptvcs.storage.history.repository import HEADS, TAGS, CommitId, History, Identity, git_errors
+from ckptvcs.storage.history.repository import HEADS, TAGS, CommitId, History, Identity, git_errors, is_locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -130,23 +130,12 @@ def _swap(history: History, ref: str, old: CommitId | None, new: str | None, rea
     end = time.monotonic() + _REF_LOCK_WAIT_S  # how long we wait, not what time it is
     while True:
         try:
-            with history.repo.transaction() as transaction:
-                transaction.lock_ref(ref)
-                now = history.repo.references.get(ref)
-                if (None if now is None else str(now.peel(ObjectType.COMMIT).id)) != old:
-                    raise RefMoved(
-                        f"cannot move '{ref}'",
-                        why="another process moved it meanwhile",
-                        next_step="run the command again",
-                        ref=ref,
-                    )
-                if new is None:
-                    transaction.remove(ref)
-                else:
-                    transaction.set_target(ref, new, message=reason)
+            _swap_once(history, ref, old, new, reason)
             return
-        except (pygit2.GitError, OSError) as err:
-            if "failed to lock file" not in str(err):
+        except (pygit2.GitError, OSError, ValueError) as err:
+            if isinstance(err, pygit2.AlreadyExistsError) or "does not match" in str(err):
+                raise _moved(ref) from err
+            if not is_locked(err):
                 with git_errors(f"move '{ref}'"):
                     raise
             if time.monotonic() >= end:
@@ -156,6 +145,40 @@ def _swap(history: History, ref: str, old: CommitId | None, new: str | None, rea
                     next_step="if no git process is running, run 'ckpt doctor'",
                 ) from err
             time.sleep(0.02)
+
+
+def _swap_once(history: History, ref: str, old: CommitId | None, new: str | None, reason: str) -> None:
+    """Move a ref: libgit2 locks it, and compares it with what we saw here before it writes."""
+    now = history.repo.references.get(ref)
+    if (None if now is None else str(now.peel(ObjectType.COMMIT).id)) != old:
+        raise _moved(ref)
+    if new is None:
+        if now is not None:
+            now.delete()
+        _remove_reflog(history, ref)
+    elif now is None:
+        history.repo.create_reference_direct(ref, pygit2.Oid(hex=new), False, message=reason)  # noqa: FBT003 - no keyword
+    else:
+        now.set_target(pygit2.Oid(hex=new), reason)
+
+
+def _moved(ref: str) -> RefMoved:
+    return RefMoved(
+        f"cannot move '{ref}'", why="another process moved it meanwhile", next_step="run the command again", ref=ref
+    )
+
+
+def _remove_reflog(history: History, ref: str) -> None:
+    """Remove the log of a ref that is gone: that of `a/b` would be in the way of a branch `a` for ever."""
+    logs = history.common_dir / "logs"
+    if (history.common_dir / ref).exists():  # another process made it anew
+        return
+    with contextlib.suppress(OSError):  # there is none, or others lie in the same folder
+        os.unlink(logs / ref)
+        for folder in (logs / ref).parents:
+            if folder.parent.parent == logs:  # `refs/heads` itself stays
+                break
+            os.rmdir(folder)
 
 
 def _lock_files(history: History, refs: tuple[str, ...]) -> list[Path]:
@@ -189,7 +212,8 @@ def repository_lock(history: History, *, now: float, timeout_s: float) -> Iterat
 
 
 def _remove_left_locks(note: Mapping[str, Any], announced: float) -> None:
-    for name in note.get("locks", ()):
+    locks = note.get("locks")
+    for name in locks if isinstance(locks, list) else ():
         with contextlib.suppress(OSError, TypeError):
             if -1.0 <= os.lstat(name).st_mtime - announced <= _NOTE_WINDOW_S:
                 os.unlink(name)

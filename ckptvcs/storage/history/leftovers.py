@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from pygit2.enums import CheckoutStrategy
 
 from ckptvcs.storage import files
+from ckptvcs.storage.history import worktree
 from ckptvcs.storage.history.repository import git_errors
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def put_back(history: History, target: CommitId, paths: Iterable[str]) -> bool:
         Whether all of them were put back; nothing is touched if one of them holds work of the user.
     """
     cut = list(paths)
-    if not all(_is_beginning(history, target, path) for path in cut):
+    if not all(_is_beginning(history, target, path) for path in cut) or worktree.staged_alone(history, target):
         return False
     with git_errors("put back files of an interrupted checkout"):
         tracked = [path for path in cut if path in history.repo.index]

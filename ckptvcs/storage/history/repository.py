@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, NewType
 
@@ -23,6 +25,9 @@ BlobId = NewType("BlobId", str)
 
 HEADS = "refs/heads/"
 TAGS = "refs/tags/"
+
+_PARENTS = re.compile(r"(.*?)((?:[~^]\d{0,9})*)")
+_STEP = re.compile(r"([~^])(\d*)")
 
 # libgit2 makes neither objects nor refs durable unless it is told to; a commit that is reported must survive a power cut.
 pygit2.settings.enable_fsync_gitdir(True)  # noqa: FBT003 - pygit2's signature
@@ -66,6 +71,11 @@ def git_errors(doing: str) -> Iterator[None]:
         raise StorageError(f"cannot {doing}", why=why, next_step="run 'git fsck' and 'ckpt doctor'") from err
 
 
+def is_locked(err: Exception) -> bool:
+    """Whether an error of libgit2 means that another git process holds a lock; it has three texts for that."""
+    return any(text in str(err) for text in ("failed to lock file", "failed to create locked file", "index is locked"))
+
+
 class History:
     """One git repository with a worktree."""
 
@@ -89,7 +99,7 @@ class History:
         try:
             found = pygit2.discover_repository(str(start))
             repo = pygit2.Repository(found) if found else None
-        except (pygit2.GitError, ValueError, KeyError) as err:
+        except (pygit2.GitError, OSError, ValueError, KeyError) as err:
             raise NoRepository(
                 f"cannot open the git repository at '{start}'",
                 why=printable(str(err.args[0] if err.args else err)),
@@ -165,15 +175,35 @@ class History:
         try:
             return CommitId(str(self.repo.revparse_single(revision).peel(ObjectType.COMMIT).id))
         except KeyError:
+            self._refuse_damage(revision)
             return None
-        except (pygit2.GitError, ValueError) as err:
-            if "ambiguous" in str(err):
+        except ValueError as err:
+            if "ambiguous" in str(err) and "too short" not in str(err):
                 raise AmbiguousRevision(
                     f"'{revision}' is ambiguous",
                     why=f"git says: {printable(str(err))}",
                     next_step="write more of its characters",
                 ) from err
             return None
+        except pygit2.GitError:
+            with git_errors(f"read '{printable(revision)}'"):
+                raise
+
+    def _refuse_damage(self, revision: str) -> None:
+        """Raise if git does not find a revision because a commit is missing: its words are those for an unknown name."""
+        base, steps = _PARENTS.fullmatch(revision).groups()  # type: ignore[union-attr]
+        with git_errors(f"read '{printable(revision)}'"):
+            try:
+                following = self.repo.lookup_reference_dwim(base).resolve().target
+            except (KeyError, ValueError):
+                return  # no ref, or one that leads nowhere yet
+            for choice in _choices(steps):
+                commit = self.repo[following].peel(ObjectType.COMMIT)
+                family = [commit.id, *commit.parent_ids]
+                if choice >= len(family):
+                    return
+                following = family[choice]
+            self.repo[following]  # raises if it is missing
 
     def is_branch_name(self, name: str) -> bool:
         """Whether git allows a branch of that name."""
@@ -207,9 +237,20 @@ class History:
         with git_errors("list refs"):
             names = sorted(name for name in self.repo.references if name.startswith(prefix))
         for name in names:
-            # A tag may stand for a tree or a blob; those are no commits, and none of our business.
-            with contextlib.suppress(pygit2.GitError, KeyError, ValueError):
-                yield name, CommitId(str(self.repo.references[name].peel(ObjectType.COMMIT).id))
+            commit = self._commit_of(name)
+            if commit is not None:
+                yield name, commit
+
+    def _commit_of(self, ref: str) -> CommitId | None:
+        with git_errors(f"read '{ref}'"):
+            try:
+                found = self.repo.references[ref].resolve()
+            except KeyError:
+                return None  # removed meanwhile, or a name for one that is: `origin/HEAD` after a branch was renamed
+            try:
+                return CommitId(str(found.peel(ObjectType.COMMIT).id))
+            except ValueError:
+                return None  # a tag may stand for a tree or a blob; those are no commits, and none of our business
 
     def remote_tips(self) -> dict[str, CommitId]:
         """Every ref outside of `refs/heads` and `refs/tags` that leads to a commit."""
@@ -228,8 +269,8 @@ class History:
             walker = self.repo.walk(None, SortMode.TOPOLOGICAL | SortMode.TIME)
             for tip in tips:
                 walker.push(tip)
-        for found in walker:
-            yield _commit(found)
+            for found in walker:
+                yield _commit(found)
 
     def newest_first(self, tips: list[CommitId]) -> Iterator[Commit]:
         """Commits reachable from `tips` by their time, as `git log` gives them, each read when it is asked for.
@@ -265,8 +306,9 @@ class History:
     def blob_id(self, commit: CommitId, path: str) -> BlobId | None:
         """The id of a file in a commit, or None if the commit has no such file."""
         with git_errors(f"read '{path}' in commit {commit[:10]}"):
+            tree = self.repo[commit].peel(ObjectType.TREE)  # outside of the `try`: a missing tree is no empty one
             try:
-                found = self.repo[commit].peel(ObjectType.TREE)[path]
+                found = tree[path]
             except KeyError:
                 return None
             return BlobId(str(found.id)) if found.type == ObjectType.BLOB else None
@@ -274,8 +316,9 @@ class History:
     def is_folder(self, commit: CommitId, path: str) -> bool:
         """Whether a commit has a folder of that path."""
         with git_errors(f"read '{path}' in commit {commit[:10]}"):
+            tree = self.repo[commit].peel(ObjectType.TREE)
             try:
-                return self.repo[commit].peel(ObjectType.TREE)[path].type == ObjectType.TREE
+                return tree[path].type == ObjectType.TREE
             except KeyError:
                 return False
 
@@ -313,6 +356,12 @@ class History:
         return self.repo.is_shallow
 
 
+def _choices(steps: str) -> Iterator[int]:
+    """Which parent the steps of a revision such as `~2^2` take, one after the other; 0 is the commit itself."""
+    for sign, number in _STEP.findall(steps):
+        yield from repeat(1, int(number or 1)) if sign == "~" else [int(number or 1)]
+
+
 def _identity_in(config: pygit2.Config) -> tuple[str | None, str | None]:
     name, email = (config[key] if key in config else None for key in ("user.name", "user.email"))  # noqa: SIM401 - no `get`
     return name, email
@@ -333,7 +382,8 @@ def _same_outside(one: pygit2.Tree | None, other: pygit2.Tree | None, path: list
     name, *rest = path
     entries = [{e.name: e for e in tree} if tree is not None else {} for tree in (one, other)]
     inner = [found.pop(name, None) for found in entries]
-    if {n: e.id for n, e in entries[0].items()} != {n: e.id for n, e in entries[1].items()}:
+    seen = [{name: (entry.id, entry.filemode) for name, entry in found.items()} for found in entries]
+    if seen[0] != seen[1]:
         return False
     trees = [e if isinstance(e, pygit2.Tree) else None for e in inner]
     return not rest or _same_outside(trees[0], trees[1], rest)

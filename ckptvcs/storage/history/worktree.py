@@ -6,23 +6,32 @@ is refused as a whole.
 
 from __future__ import annotations
 
-import contextlib
+import os
+import re
+import stat
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pygit2
-from pygit2.enums import CheckoutNotify, CheckoutStrategy, DiffOption, FileMode, FileStatus
+from pygit2.enums import CheckoutNotify, CheckoutStrategy, DiffOption, FileMode, FileStatus, ObjectType
 
 from ckptvcs.errors import LockHeld, Refused, Unsaved
 from ckptvcs.paths import printable
 from ckptvcs.storage import files
-from ckptvcs.storage.history.repository import HEADS, CommitId, History, git_errors
+from ckptvcs.storage.history.repository import HEADS, CommitId, History, git_errors, is_locked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+
+T = TypeVar("T")
 
 _INDEX_WAIT_S: Final = 5.0
+"""How long another git process may hold index or HEAD once we have begun to write; it needs milliseconds."""
+
+_FREE_WAIT_S: Final = 1.0
+"""The same before we begin: then the command can just be run again, and whoever holds it may be waiting for a person."""
+
 _UNTRACKED: Final = FileStatus.WT_NEW
 _CHANGED: Final = ~(FileStatus.WT_NEW | FileStatus.IGNORED | FileStatus.CURRENT)
 
@@ -52,9 +61,35 @@ def patch(history: History, paths: Iterable[str]) -> bytes:
     if not wanted or history.head() is None:
         return b""
     with git_errors("compare the worktree with HEAD"):
-        diff = history.repo.diff("HEAD", flags=DiffOption.SHOW_BINARY | DiffOption.INCLUDE_TYPECHANGE)
-        parts = [p.data for p in diff if p is not None and {p.delta.old_file.path, p.delta.new_file.path} & wanted]
+        parts, seen = [], set()
+        for found in history.repo.diff("HEAD", flags=DiffOption.SHOW_BINARY):
+            touched = set() if found is None else {found.delta.old_file.path, found.delta.new_file.path} & wanted
+            if found is not None and touched:
+                parts.append(found.data)
+                seen |= touched
+        # libgit2 compares without the index, so that a file which is new in it is an untracked one.
+        parts.extend(_addition(history, path) for path in sorted(wanted - seen))
     return b"".join(parts)
+
+
+def _addition(history: History, path: str) -> bytes:
+    """The patch that adds a file or link of the worktree; empty for what HEAD has too, or what is neither."""
+    there, head = history.root / path, history.head()
+    if head is None or history.blob_id(head, path) is not None:
+        return b""
+    try:
+        mode = os.lstat(there).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+    if stat.S_ISLNK(mode):
+        kind, data = FileMode.LINK, os.fsencode(os.readlink(there))
+    elif stat.S_ISREG(mode):
+        kind, data = FileMode.BLOB_EXECUTABLE if mode & stat.S_IXUSR else FileMode.BLOB, there.read_bytes()
+    else:
+        return b""
+    found = pygit2.Patch.create_from(None, data, old_as_path=path, new_as_path=path, flag=DiffOption.SHOW_BINARY)
+    # libgit2 takes bytes for an ordinary file; the header ends before any content, and a path in it is quoted.
+    return re.sub(rb"\A(diff --git [^\n]*\nnew file mode )\d+", rb"\g<1>%o" % kind, found.data or b"", count=1)
 
 
 # -------------------------------------------------------------------------------------------- following our own commit
@@ -72,10 +107,13 @@ def follow(history: History, paths: Mapping[str, bytes], *, ignore_file: str, en
         entry: adds our line to the content of a `.gitignore`.
     """
     repo = history.repo
-    with _index(history) as index:
+
+    def change(index: Any) -> None:
         for path, data in paths.items():
             _stage(index, path, repo.create_blob(data))
         _stage(index, ignore_file, repo.create_blob(entry(_staged_text(repo, index, ignore_file)).encode("utf-8")))
+
+    _update_index(history, change)
     for path, data in paths.items():
         _write(history, path, data)
     there = history.root / ignore_file
@@ -86,33 +124,69 @@ def follow(history: History, paths: Mapping[str, bytes], *, ignore_file: str, en
 
 def stage(history: History, paths: Mapping[str, bytes]) -> None:
     """Put files into the index as they were committed; the worktree has them already."""
-    with _index(history) as index:
+
+    def change(index: Any) -> None:
         for path, data in paths.items():
             _stage(index, path, history.repo.create_blob(data))
 
+    _update_index(history, change)
 
-@contextlib.contextmanager
-def _index(history: History) -> Iterator[Any]:
-    """The index, written when the block ends. Another git process may hold it for a moment."""
-    end = time.monotonic() + _INDEX_WAIT_S  # how long we wait, not what time it is
-    with git_errors("update git's index"):
-        index = history.repo.index
+
+def _update_index(history: History, change: Callable[[Any], None]) -> None:
+    """Change the index and write it. Where another git process held it meanwhile, begin with what that one wrote."""
+    index = history.repo.index
+
+    def attempt() -> None:
         index.read(force=True)
-        yield index
-        while True:
-            try:
-                index.write()
-                return
-            except (pygit2.GitError, OSError) as err:
-                if "failed to lock file" not in str(err):
-                    raise
-                if time.monotonic() >= end:
-                    raise LockHeld(
-                        "cannot update git's index",
-                        why=f"another git process holds it: {err}",
-                        next_step="if no git process is running, run 'ckpt doctor'",
-                    ) from err
-                time.sleep(0.02)
+        change(index)
+        index.write()
+
+    with git_errors("update git's index"):
+        _patiently("update git's index", attempt)
+
+
+def _patiently(doing: str, action: Callable[[], T]) -> T:
+    """Do something that needs a lock of git, again until no other git process holds it.
+
+    Raises:
+        LockHeld: it does not let go.
+    """
+    end = time.monotonic() + _INDEX_WAIT_S  # how long we wait, not what time it is
+    while True:
+        try:
+            return action()
+        except (pygit2.GitError, OSError) as err:
+            if not is_locked(err):
+                raise
+            if time.monotonic() >= end:
+                raise _held(doing, str(err)) from err
+        time.sleep(0.02)
+
+
+def wait_until_free(history: History, doing: str) -> None:
+    """Wait until nobody holds index or HEAD: libgit2 notices that only when it has written files already.
+
+    Args:
+        history: the repository.
+        doing: what is to be done then, in the infinitive, for the error.
+
+    Raises:
+        LockHeld: another git process does, and does not let go.
+    """
+    end = time.monotonic() + _FREE_WAIT_S
+    for path in (history.git_dir / "index.lock", history.git_dir / "HEAD.lock"):
+        while os.path.lexists(path):
+            if time.monotonic() >= end:
+                raise _held(doing, f"there is '{path}'")
+            time.sleep(0.02)
+
+
+def _held(doing: str, sign: str) -> LockHeld:
+    return LockHeld(
+        f"cannot {doing}",
+        why=f"another git process holds it: {sign}",
+        next_step="if no git process is running, run 'ckpt doctor'",
+    )
 
 
 def _stage(index: Any, path: str, blob: Any) -> None:
@@ -175,25 +249,66 @@ def update_files(history: History, commit: CommitId) -> None:
 
     Raises:
         Unsaved: uncommitted changes would be overwritten; nothing was changed.
+        LockHeld: another git process holds index or HEAD; nothing was changed.
     """
+    doing = f"check out {commit[:10]}"
+    wait_until_free(history, doing)
+    lost = staged_alone(history, commit)
+    if lost:
+        raise _in_the_way(commit, lost)
     conflicts = _Conflicts()
-    try:
+
+    def attempt() -> None:
         tree = history.repo[commit]
         history.repo.checkout_tree(tree, strategy=CheckoutStrategy.SAFE, callbacks=conflicts)  # type: ignore[no-untyped-call]
+
+    try:
+        _patiently(doing, attempt)
     except pygit2.GitError as err:
         if not conflicts.paths:
-            with git_errors(f"check out {commit[:10]}"):
+            with git_errors(doing):
                 raise
-        shown = ", ".join(printable(path) for path in sorted(conflicts.paths)[:5])
-        raise Unsaved(
-            f"cannot check out {commit[:10]}",
-            why=f"your changes to these files would be overwritten: {shown}",
-            next_step="commit them, or put them aside with 'git stash'",
-            paths=sorted(conflicts.paths),
-        ) from err
+        raise _in_the_way(commit, conflicts.paths) from err
+
+
+def staged_alone(history: History, commit: CommitId) -> list[str]:
+    """Files whose version in the index would be lost by a checkout, which libgit2 does not look at.
+
+    As git has it: where HEAD and the commit differ, the index must be like one of them; and no merge may be under way.
+    """
+    repo, head = history.repo, history.head()
+    with git_errors("compare the index with HEAD"):
+        index = repo.index
+        index.read(force=False)
+        if index.conflicts is not None:
+            return sorted({side.path for sides in index.conflicts for side in sides if side is not None})
+        new = repo[commit].peel(ObjectType.TREE)
+        old = repo[head].peel(ObjectType.TREE) if head else None
+        flags = DiffOption.INCLUDE_TYPECHANGE  # else a file that becomes a link is two deltas
+        diff = new.diff_to_tree(swap=True, flags=flags) if old is None else old.diff_to_tree(new, flags=flags)
+        return sorted(delta.new_file.path for delta in diff.deltas if not _is_like_either(index, delta))
+
+
+def _is_like_either(index: Any, delta: pygit2.DiffDelta) -> bool:
+    path = delta.new_file.path
+    entry = index[path] if path in index else None  # noqa: SIM401 - no `get`
+    staged = None if entry is None else (entry.id, entry.mode)
+    return staged in [(file.id, file.mode) if file.mode else None for file in (delta.old_file, delta.new_file)]
+
+
+def _in_the_way(commit: CommitId, paths: Iterable[str]) -> Unsaved:
+    found = sorted(paths)
+    shown = ", ".join(printable(path) for path in found[:5])
+    return Unsaved(
+        f"cannot check out {commit[:10]}",
+        why=f"your changes to these files would be overwritten: {shown}",
+        next_step="commit them, or put them aside with 'git stash'",
+        paths=found,
+    )
 
 
 def set_head(history: History, commit: CommitId, *, branch: str | None) -> None:
     """Make HEAD name a branch, or, where that is None, a commit."""
-    with git_errors(f"set HEAD to {branch or commit[:10]}"):
-        history.repo.set_head(HEADS + branch if branch else pygit2.Oid(hex=commit))
+    doing = f"set HEAD to {branch or commit[:10]}"
+    with git_errors(doing):
+        _patiently(doing, lambda: history.repo.set_head(HEADS + branch if branch else pygit2.Oid(hex=commit)))

@@ -126,7 +126,6 @@ def test_a_tensor_without_exact_representation_is_named(tensor: torch.Tensor):
     assert "--allow-pickle" in caught.value.next_step
 
 
-@pytest.mark.xfail(strict=True, reason="torch_state.adapt takes the bytes of a tensor and drops its Python attributes")
 def test_a_tensor_with_attributes_is_refused_as_in_a_file_rather_than_stripped():
     tensor = torch.ones(2)
     tensor.tag = "frozen"  # type: ignore[attr-defined]
@@ -135,7 +134,6 @@ def test_a_tensor_with_attributes_is_refused_as_in_a_file_rather_than_stripped()
         write({"model": {"w": tensor}})
 
 
-@pytest.mark.xfail(strict=True, reason="leaf_of_view raises HostileInput, which knows no path, through the encoder")
 def test_overlapping_windows_are_refused_with_their_path():
     with pytest.raises(UnsupportedValue) as caught:
         write({"model": {"w": torch.arange(10.0).unfold(0, 3, 1)}})

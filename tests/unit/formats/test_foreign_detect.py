@@ -46,10 +46,7 @@ def test_a_safetensors_file_of_any_name_is_one(name: str, tmp_path: Path):
     [
         "x.pt",
         "x",
-        pytest.param(
-            "x.safetensors",
-            marks=pytest.mark.xfail(strict=True, reason="torch.load of a path of that name reads safetensors"),
-        ),
+        "x.safetensors",
     ],
 )
 def test_a_torch_file_of_the_old_kind_is_one_under_any_name(name: str, tmp_path: Path):

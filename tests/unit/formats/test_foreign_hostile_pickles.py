@@ -139,9 +139,6 @@ def test_real_pickles_of_python_do_not_run_either(shape: str, protocol: int, tmp
     assert not (tmp_path / "marker").exists()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="what a function that was not called should have done to an object is dropped by POP"
-)
 def test_an_object_whose_state_is_set_by_a_function_is_refused(tmp_path: Path):
     value = Reduced(dict, (), {"x": 1}, None, None, run)
     path = placed(tmp_path, "x.pt", pt(pickle.dumps({"model": {"bad": value}})))
@@ -263,9 +260,6 @@ def test_a_damaged_pickle_is_refused_with_little_memory(name: str, tmp_path: Pat
     assert peak(lambda: components_in(path)) < MIB
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the interpreter does not know which file it reads: 'cannot read the state', no next step"
-)
 def test_the_file_of_a_damaged_pickle_is_named(tmp_path: Path):
     path = placed(tmp_path, "x.pt", pt(b"\x80\x02}"))
 
@@ -300,7 +294,6 @@ def test_a_tensor_that_cannot_be_is_refused(name: str, tmp_path: Path):
         components_in(path)
 
 
-@pytest.mark.xfail(strict=True, reason="what these raise is not in the list of errors that Interpreter.run catches")
 @pytest.mark.parametrize(
     "value",
     [
@@ -319,9 +312,6 @@ def test_an_error_of_python_is_an_error_of_ours(value: bytes, tmp_path: Path):
         components_in(path)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="attributes of an OrderedDict hide its methods: items(), values(), get() are called"
-)
 @pytest.mark.parametrize("name", ["items", "values", "get"])
 def test_attributes_do_not_hide_methods(name: str, tmp_path: Path):
     root = call("collections.OrderedDict") + b"}" + text(name) + b"K\x05sb" + text("step") + b"K\x01s"
@@ -331,7 +321,6 @@ def test_attributes_do_not_hide_methods(name: str, tmp_path: Path):
     assert source.state["step"] == 1
 
 
-@pytest.mark.xfail(strict=True, reason="_defaultdict takes the factory and drops what else it is given")
 def test_what_a_default_dict_is_given_is_not_dropped(tmp_path: Path):
     value = call("collections.defaultdict", class_named("builtins.list"), b"}K\x01K\x02s")
 
@@ -358,7 +347,6 @@ BOMBS = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="memory is taken on the word of the file, or for text that nobody reads")
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_small_pickle_cannot_take_much_memory(name: str, tmp_path: Path):
     path = placed(tmp_path, "x.pt", pt(state_with(BOMBS[name]), s0=bytes(4)))
@@ -389,9 +377,6 @@ except CkptvcsError as err:
 """
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the hash of a tuple walks all of it: for ever, or until the stack of C ends (SIGSEGV)"
-)
 @pytest.mark.parametrize(
     "state",
     [

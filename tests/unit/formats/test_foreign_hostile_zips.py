@@ -88,9 +88,6 @@ def test_a_storage_may_be_larger_than_its_tensors(tmp_path: Path):
     assert_same(STATE, through(path))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the last one of that name is read; torch looks for any of them by binary search"
-)
 @pytest.mark.parametrize(
     "second", [(W, b"\xff" * 32), (PICKLE, RECORDS[PICKLE].replace(b"step", b"stop"))], ids=["storage", "pickle"]
 )

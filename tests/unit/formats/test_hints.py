@@ -117,9 +117,6 @@ def test_a_guess_about_strange_groups_does_no_harm(groups: Any):
     assert set(infer(components_of(strange(groups))).owners.values()) <= {"w"}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="_parameter_groups asks whether a node is in a dict, and a list cannot be hashed"
-)
 @pytest.mark.parametrize("params", [[[0]], [{"name": "w"}], [torch.ones(1)]], ids=["lists", "dicts", "tensors"])
 def test_a_guess_about_groups_that_hold_no_numbers_does_no_harm(params: Any):
     found = infer(components_of(strange([{"params": params}])))

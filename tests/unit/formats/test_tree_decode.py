@@ -123,7 +123,6 @@ def test_a_malformed_node_is_refused(name: str):
     assert caught.value.why
 
 
-@pytest.mark.xfail(strict=True, reason="Decoder.decode catches neither what torch nor NumPy raises there")
 @pytest.mark.parametrize(
     "node",
     [
@@ -149,9 +148,6 @@ def test_a_path_of_another_system_is_refused_and_named():
     assert "'C:\\x\\x1b'" in caught.value.why
 
 
-@pytest.mark.xfail(
-    strict=True, reason="np.dtype(None) is float64, np.dtype([]) a record: what is no text is not refused"
-)
 @pytest.mark.parametrize("node", [None, []], ids=str)
 def test_a_numpy_type_is_made_from_text_alone(node: Any):
     with pytest.raises(FormatError):

@@ -312,7 +312,6 @@ def test_the_folder_that_was_committed_is_replaced_by_what_it_became(repo: Repo,
     assert_same(dict(repo.load("HEAD")), state(1))
 
 
-@pytest.mark.xfail(strict=True, reason="a file in the place of the artifact is replaced without a word")
 def test_a_file_in_the_place_of_the_artifact_stays(repo: Repo, world: World, state, artifact: Path):
     artifact.parent.mkdir()
     artifact.write_text("precious")
@@ -712,7 +711,6 @@ def test_a_stage_that_writes_our_folder_stops_a_commit(repo: Repo, world: World,
     repo.commit(state(1))
 
 
-@pytest.mark.xfail(strict=True, reason="the branch has moved by the time that the index turns out to be locked")
 def test_an_index_that_git_holds_stops_a_commit_before_the_branch_moves(repo: Repo, world: World, state):
     (world.root / ".git/index.lock").touch()
     before = world.git("rev-parse", "HEAD")

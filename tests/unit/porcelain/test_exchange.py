@@ -248,14 +248,7 @@ def test_a_folder_that_may_not_be_written_is_an_error_of_storage(
     assert os.listdir(out) == []
 
 
-BROKEN = pytest.mark.xfail(
-    strict=True, raises=RuntimeError, reason="torch hides the error of the system behind its own"
-)
-
-
-@pytest.mark.parametrize(
-    "kind_of_file", [pytest.param("pt", marks=BROKEN), "safetensors", "hf", pytest.param("lightning", marks=BROKEN)]
-)
+@pytest.mark.parametrize("kind_of_file", SUFFIXES)
 def test_a_full_disk_leaves_nothing_behind(repo: Repo, out: Path, request: pytest.FixtureRequest, kind_of_file: str):
     repo.commit({"model": {"w": torch.zeros(1 << 18)}})
     request.getfixturevalue("small_files")

@@ -43,7 +43,6 @@ def test_what_begins_no_id_is_not_found(repository: Repository, history: list[Re
         show.show(repository, prefix)
 
 
-@pytest.mark.xfail(strict=True, raises=AmbiguousRevision, reason="libgit2 says 'ambiguous' where a prefix is too short")
 @pytest.mark.parametrize("name", ["bad", "ace", "000"])
 def test_a_short_name_of_hexadecimal_letters_is_not_found_either(repository: Repository, history, name: str):
     with pytest.raises(NotFound):

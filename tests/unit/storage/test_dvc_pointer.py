@@ -153,7 +153,6 @@ def test_what_ckptvcs_never_writes_is_not_read(data: bytes):
     assert "checkpoints/model.dvc" in caught.value.what
 
 
-@pytest.mark.xfail(strict=True, reason=r"`\d` of the grammar takes digits of every script, which YAML takes for text")
 @pytest.mark.parametrize(("latin", "arabic"), [("size: 5", "size: ٥"), ("nfiles: 2", "nfiles: ٢")])
 def test_digits_of_other_scripts_are_no_number(latin: str, arabic: str):
     with pytest.raises(BadManifest):

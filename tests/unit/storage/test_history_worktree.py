@@ -63,6 +63,16 @@ WORK: dict[str, Change] = {
     "several": both(text("a.txt", "x\n"), text("dir/b.txt", "y\n"), lambda ground: (ground / "run.sh").unlink()),
     "new and staged": both(text("new.py", "x\n"), run_git("add", "new.py")),
     "new, to be added later": both(text("new.py", "x\n"), run_git("add", "-N", "new.py")),
+    "new and staged, executable": both(
+        text("new.sh", "new file mode 7\n"), lambda g: (g / "new.sh").chmod(0o755), run_git("add", "new.sh")
+    ),
+    "new and staged, a link": both(lambda g: (g / "new").symlink_to("a.txt"), run_git("add", "new")),
+    "new and staged, empty": both(text("new.py", ""), run_git("add", "new.py")),
+    "new and staged, binary": both(text("nëw", bytes(range(256))), run_git("add", "nëw")),
+    "new and staged, in a folder": both(text("new/deep/x.py", "x"), run_git("add", "new")),
+    "new and staged, then gone": both(
+        text("new.py", "x\n"), run_git("add", "new.py"), lambda ground: (ground / "new.py").unlink()
+    ),
     "renamed": run_git("mv", "a.txt", "z.txt"),
     "a link now": replaced("a.txt", "link"),
     "a link to elsewhere": both(replaced("link", "gone"), lambda g: (g / "link").symlink_to("run.sh")),
@@ -111,24 +121,8 @@ def test_what_is_ours_does_not_count(ground: Path):
     assert (found.changed, found.untracked) == (("a.txt",), ("other",))
 
 
-NOT_IN_PATCH = {
-    "new and staged": "files that are new in the index are in no patch",
-    "new, to be added later": "files that are new in the index are in no patch",
-    "renamed": "files that are new in the index are in no patch",
-    "a link now": "of a file that became a link only one half is in the patch",
-}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=NOT_IN_PATCH[name]))
-        if name in NOT_IN_PATCH
-        else name
-        for name in WORK
-        if name != "a folder now"  # what is in it is untracked, and in no patch of git either
-    ],
-)
+# What is in "a folder now" is untracked, and in no patch of git either.
+@pytest.mark.parametrize("name", [name for name in WORK if name != "a folder now"])
 def test_a_patch_makes_the_committed_files_what_they_were_in_the_worktree(
     ground: Path, tmp_path: Path, git, snapshot, name: str
 ):
@@ -283,10 +277,6 @@ def test_staging_alone_leaves_the_worktree(ground: Path, ask):
     assert ask("status", "--porcelain") == "A  checkpoints/model.dvc"
 
 
-INDEX_LOCKED = "libgit2 says 'the index is locked', which is another text than is looked for"
-
-
-@pytest.mark.xfail(strict=True, raises=StorageError, reason=INDEX_LOCKED)
 def test_a_git_that_holds_the_index_for_a_moment_is_waited_for(ground: Path, ask):
     held = ground / ".git/index.lock"
     held.touch()
@@ -301,7 +291,6 @@ def test_a_git_that_holds_the_index_for_a_moment_is_waited_for(ground: Path, ask
     assert ask("show", ":new") == "x"
 
 
-@pytest.mark.xfail(strict=True, raises=StorageError, reason=INDEX_LOCKED)
 def test_a_git_that_holds_the_index_for_long_is_named(ground: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(worktree, "_INDEX_WAIT_S", 0.1)
     (ground / ".git/index.lock").touch()
@@ -351,6 +340,16 @@ IN_THE_WAY: dict[str, Change] = {
     "edited": text("dir/b.txt", "mine\n"),
     "staged": both(text("dir/b.txt", "mine\n"), run_git("add", "dir/b.txt")),
     "staged, then put back": both(text("dir/b.txt", "mine\n"), run_git("add", "dir/b.txt"), text("dir/b.txt", "b1\n")),
+    "staged a mode, then put back": both(
+        lambda ground: (ground / "dir/b.txt").chmod(0o755),
+        run_git("add", "dir/b.txt"),
+        lambda ground: (ground / "dir/b.txt").chmod(0o644),
+    ),
+    "staged as removed, and there again": both(run_git("rm", "-q", "--cached", "dir/b.txt")),
+    "staged as new, and gone again": both(
+        text("new.txt", "mine\n"), run_git("add", "new.txt"), lambda ground: (ground / "new.txt").unlink()
+    ),
+    "a conflict": UNTRACKED["a conflict"],
     "edited what is to go": text("dir/deep/c.json", "[1]\n"),
     "an untracked file": text("new.txt", "mine\n"),
     "an untracked file for a folder": text("made", "mine\n"),
@@ -358,13 +357,9 @@ IN_THE_WAY: dict[str, Change] = {
     "an untracked link": lambda ground: (ground / "new.txt").symlink_to("a.txt"),
     "another link": both(replaced("link", "gone"), lambda ground: (ground / "link").symlink_to("dir")),
 }
-LOST = {"staged, then put back": "what is staged is overwritten if the worktree does not show it"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.xfail(strict=True, reason=LOST[n])) if n in LOST else n for n in IN_THE_WAY],
-)
+@pytest.mark.parametrize("name", IN_THE_WAY)
 def test_work_in_the_way_is_refused_as_a_whole_as_git_does(
     ground: Path, target: CommitId, snapshot, tmp_path: Path, name: str
 ):
@@ -388,6 +383,8 @@ BESIDE: dict[str, Change] = {
     "removed and staged": run_git("rm", "-q", "run.sh"),
     "new and staged": both(text("mine.txt", "mine\n"), run_git("add", "mine.txt")),
     "to be added later": both(text("mine.txt", "mine\n"), run_git("add", "-N", "mine.txt")),
+    "staged what the commit holds": both(text("dir/b.txt", "b2\n"), run_git("add", "dir/b.txt")),
+    "staged what is to go as removed": run_git("rm", "-q", "dir/deep/c.json"),
     "untracked": text("mine.txt", "mine\n"),
     "untracked beside what goes": text("dir/deep/mine.txt", "mine\n"),
     "untracked and the same already": text("new.txt", "new\n"),
@@ -422,7 +419,6 @@ def test_work_that_is_what_the_commit_holds_is_no_obstacle(ground: Path, ask, ta
     assert ask("diff", "target") == ask("diff", "--cached", "target") == ""
 
 
-@pytest.mark.xfail(strict=True, reason="files are written before it turns out that the index cannot be")
 def test_a_locked_index_leaves_every_file(ground: Path, target: CommitId, snapshot):
     before = everything(ground, snapshot)
     (ground / ".git/index.lock").touch()
@@ -432,6 +428,47 @@ def test_a_locked_index_leaves_every_file(ground: Path, target: CommitId, snapsh
 
     (ground / ".git/index.lock").unlink()
     assert everything(ground, snapshot) == before
+
+
+@pytest.mark.parametrize("name", ["index.lock", "HEAD.lock"])
+def test_a_lock_that_git_holds_for_a_moment_is_waited_for_before_files_are_written(
+    ground: Path, ask, target: CommitId, name: str
+):
+    held = ground / ".git" / name
+    held.touch()
+    timer = threading.Timer(0.2, held.unlink)
+    timer.start()
+
+    try:
+        worktree.update_files(History.discover(ground), target)
+    finally:
+        timer.join()
+
+    assert ask("diff", "target") == ask("diff", "--cached", "target") == ""
+
+
+def test_what_git_staged_while_it_held_the_index_stays(ground: Path, ask):
+    held = ground / ".git/index.lock"
+    history = History.discover(ground)
+    history.repo.index.read()
+    text("theirs", "x")(ground)
+
+    def finish() -> None:  # as git does: the lock file is the new index, and becomes it
+        subprocess.run(["git", "add", "theirs"], cwd=ground, env={**os.environ, **other}, check=True)
+        (ground / ".git/other").rename(held)
+        held.rename(ground / ".git/index")
+
+    other = {"GIT_INDEX_FILE": str(ground / ".git/other")}
+    (ground / ".git/other").write_bytes((ground / ".git/index").read_bytes())
+    held.touch()
+    timer = threading.Timer(0.2, finish)
+    timer.start()
+    try:
+        worktree.stage(history, {"ours": b"x"})
+    finally:
+        timer.join()
+
+    assert {"ours", "theirs"} <= set(ask("ls-files").splitlines())
 
 
 @pytest.mark.parametrize(("branch", "expected"), [("target", "refs/heads/target"), (None, None)])

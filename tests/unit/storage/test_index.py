@@ -163,7 +163,6 @@ def test_another_path_of_the_same_file_is_not_known(index: LocalIndex, seen: Pat
     assert index.ref_of(f"{seen}2", seen.stat()) is None
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeEncodeError, reason="SQLite is given a text that is not UTF-8")
 @pytest.mark.parametrize("ask", [True, False])
 def test_a_path_that_is_no_text_is_no_error(index: LocalIndex, seen: Path, *, ask: bool):
     if ask:

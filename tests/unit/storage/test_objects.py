@@ -134,12 +134,7 @@ def test_progress_is_told_about_every_byte(store: ObjectStore):
 
 
 @pytest.mark.parametrize("announced", [0, 3, 5, 1 << 20])
-def test_bytes_of_another_number_than_announced_are_refused(
-    store: ObjectStore, announced: int, request: pytest.FixtureRequest
-):
-    if isinstance(store, MemoryStore):
-        request.applymarker(pytest.mark.xfail(strict=True, reason="MemoryStore does not look at the announced size"))
-
+def test_bytes_of_another_number_than_announced_are_refused(store: ObjectStore, announced: int):
     with pytest.raises(IntegrityError, match="announced"):
         store.put([NewObject(lambda: [b"four"], announced)])
 

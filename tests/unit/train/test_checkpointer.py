@@ -207,7 +207,6 @@ def test_what_is_no_number_is_no_metric(keeper, world: World, begin, value: Any)
     assert "r" not in world.git("branch")
 
 
-@pytest.mark.xfail(strict=True, raises=(RuntimeError, ValueError), reason="`item()` of several elements is not caught")
 @pytest.mark.parametrize("value", [torch.ones(2), np.ones(3)])
 def test_several_numbers_are_no_metric(keeper, begin, value: Any):
     with pytest.raises(UsageError):
@@ -399,16 +398,9 @@ def test_a_loaded_state_does_not_look_into_the_cache(keeper, world: World, begin
         {"nested": {"list": [1, (2, None)], 4: "x"}},
         {"tensor": torch.arange(3), "array": np.arange(4)},
         [1, 2],
-        pytest.param(
-            7, marks=pytest.mark.xfail(strict=True, raises=FormatError, reason="saved where resume does not look")
-        ),
-        pytest.param(
-            "x", marks=pytest.mark.xfail(strict=True, raises=FormatError, reason="saved where resume does not look")
-        ),
-        pytest.param(
-            torch.ones(2),
-            marks=pytest.mark.xfail(strict=True, raises=FormatError, reason="saved where resume does not look"),
-        ),
+        7,
+        "x",
+        torch.ones(2),
     ],
     ids=repr,
 )
@@ -428,10 +420,7 @@ def test_anything_with_a_state_is_a_part(keeper, begin, state: Any):
         "second_model",
         "model2",
         "tree",
-        *(
-            pytest.param(name, marks=pytest.mark.xfail(strict=True, reason="it is saved, and can never be resumed"))
-            for name in ("extra", "_ema", "con", "Model", "x" * 65, "größe")
-        ),
+        *("extra", "_ema", "con", "Model", "x" * 65, "größe"),
     ],
 )
 def test_a_part_of_any_name_is_resumed_or_refused_at_once(keeper, begin, name: str):
@@ -610,7 +599,6 @@ def test_closing_twice_is_fine(keeper, begin):
     assert keep.last_durable_step == 1
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="the pool of threads speaks for itself")
 def test_a_save_after_the_end_is_a_mistake_of_the_caller(keeper, begin):
     keep = keeper(begin().parts)
     keep.close()
