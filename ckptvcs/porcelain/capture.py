@@ -78,6 +78,9 @@ def _code_commit(repo: Repository) -> CommitId | None:
 # -------------------------------------------------------------------------------------------------------------- data
 
 
+_MAX_YAML: Final = 16 << 20
+
+
 def tracked_outputs(repo: Repository, commit: CommitId | None) -> list[dvc.Output]:
     """Every output that DVC tracks in a commit, apart from checkpoints of ours; paths relative to the DVC root."""
     if commit is None:
@@ -87,9 +90,15 @@ def tracked_outputs(repo: Repository, commit: CommitId | None) -> list[dvc.Outpu
     for path, blob in repo.history.files(commit, (".dvc", "dvc.lock")):
         if not repo.is_ours(path) and path.startswith(prefix):
             with suppress(StorageError):  # somebody else's file, and only for the record: a monster stops no commit
-                data = repo.history.blob(blob, limit=16 << 20)
-                found.extend(dvc.outputs(data, file=path.removeprefix(prefix)))
+                stages = _stages_beside(repo, commit, path) if path.endswith("dvc.lock") else b""
+                data = repo.history.blob(blob, limit=_MAX_YAML)
+                found.extend(dvc.outputs(data, file=path.removeprefix(prefix), stages=stages))
     return found
+
+
+def _stages_beside(repo: Repository, commit: CommitId, lock: str) -> bytes:
+    blob = repo.history.blob_id(commit, f"{lock.removesuffix('dvc.lock')}dvc.yaml")
+    return repo.history.blob(blob, limit=_MAX_YAML) if blob else b""
 
 
 def data(outputs: Iterable[dvc.Output], declared: Iterable[str], versions: dict[str, str]) -> tuple[DataEntry, ...]:

@@ -192,6 +192,13 @@ def _outside(to: Path) -> Directory:
 def _checked(repo: Repository, plan: CheckoutPlan) -> CheckoutPlan:
     for where in (*(placement.where for placement in plan.placements), *plan.removals):
         lost = workspace.unsaved(where, repo.objects)
+        if lost == [workspace.HERE]:
+            raise Unsaved(
+                f"cannot replace '{where.path}'",
+                why="it is no folder but a file or a link",
+                next_step="move it away",
+                paths=lost,
+            )
         if lost:
             shown = ", ".join(printable(m) for m in lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
             raise Unsaved(
