@@ -8,16 +8,16 @@ from ckptvcs.cli.options import dry_run_option, json_option, open_repo, revision
 
 
 @click.command()
-@revision_argument(required=True)
+@revision_argument()
 @click.option("-b", "new_branch", metavar="BRANCH", help="Make a branch there and check it out.")
 @json_option
 @dry_run_option
 @click.pass_context
-def command(ctx: click.Context, *, revision: str, new_branch: str | None, as_json: bool, dry_run: bool) -> None:
+def command(ctx: click.Context, *, revision: str | None, new_branch: str | None, as_json: bool, dry_run: bool) -> None:
     """Move HEAD and make the artifact of a revision appear.
 
     Moves code and artifact together, like 'git checkout' with 'dvc checkout' behind it. Refuses to overwrite changes
-    that are saved nowhere. Every byte is verified.
+    that are saved nowhere. Every byte is verified. With -b, REV is HEAD if it is not given.
 
     \b
     Examples:
@@ -28,8 +28,10 @@ def command(ctx: click.Context, *, revision: str, new_branch: str | None, as_jso
     from ckptvcs.cli import render
     from ckptvcs.porcelain import checkout
 
+    if revision is None and new_branch is None:
+        raise click.UsageError("name a revision to go to, or a new branch with -b", ctx)
     repo = open_repo(ctx)
-    plan = checkout.plan_checkout(repo, revision, new_branch=new_branch)
+    plan = checkout.plan_checkout(repo, revision or "HEAD", new_branch=new_branch)
     if not dry_run:
         with render.progress("checking out", 2 * plan.nbytes) as advance:
             checkout.execute(repo, plan, advance)
@@ -39,6 +41,10 @@ def command(ctx: click.Context, *, revision: str, new_branch: str | None, as_jso
         return
     where = f"branch '{plan.branch}'" if plan.branch else f"{plan.commit[:10]} (detached)"
     render.answer(f"{'would switch' if dry_run else 'switched'} to {where}")
+    for where_from in plan.removals:
+        render.answer(
+            f" {where_from.name}: {'would be ' if dry_run else ''}removed from the workspace: no checkpoint there"
+        )
     for checkpoint in plan.checkpoints:
         manifest = checkpoint.manifest
         step = f" step {manifest.step}" if manifest.step is not None else ""

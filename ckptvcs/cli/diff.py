@@ -9,8 +9,6 @@ import click
 from ckptvcs.cli.options import complete_revision, json_option, open_repo, track_option
 
 if TYPE_CHECKING:
-    from collections.abc import Sized
-
     from ckptvcs.domain.compare import Change, ComponentDifference
     from ckptvcs.porcelain.compare import Compared
 
@@ -85,7 +83,7 @@ def _say_component(component: ComponentDifference, *, tensors: bool) -> None:
     from ckptvcs.cli import render
 
     sizes = f"{render.size(component.changed_bytes)} changed, {render.size(component.same_bytes)} the same"
-    count = f"{_count(component.tensors, 'tensor')}, {_count(component.files, 'file')}"
+    count = f"{render.counted(len(component.tensors), 'tensor')}, {render.counted(len(component.files), 'file')}"
     render.answer(f"{_sign(component.kind)} {component.name} ({component.role}): {count}; {sizes}")
     if tensors:
         for change in component.tensors:
@@ -104,7 +102,3 @@ def _values(change: Change) -> str:
     if change.kind != "changed":
         return texts[0] or texts[1]
     return texts[0] if texts[0] == texts[1] else f"{texts[0]} -> {texts[1]}"
-
-
-def _count(items: Sized, what: str) -> str:
-    return f"{len(items)} {what}{'' if len(items) == 1 else 's'}"

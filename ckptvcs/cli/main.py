@@ -111,12 +111,10 @@ def run(args: Sequence[str] | None, *, as_json: bool) -> int:
 
 def _in_our_words(err: click.ClickException) -> UsageError:
     """What click found wrong with a command line, in the manner of all our errors."""
-    said = err.format_message().strip().rstrip(".")
+    said = " ".join(err.format_message().replace(",\n", ",").split()).rstrip(".")
     context = err.ctx if isinstance(err, click.UsageError) else None
-    what, _, why = said.partition(": ")
     return UsageError(
-        what[:1].lower() + what[1:],
-        why=why,
+        said[:1].lower() + said[1:],
         next_step=f"run '{context.command_path if context else 'ckpt'} --help'",
     )
 

@@ -47,13 +47,9 @@ def revision_argument(
     name: str = "revision", *, default: str | None = None, required: bool = False
 ) -> Callable[[F], F]:
     """An argument that is a revision."""
-    return click.argument(
-        name,
-        metavar="REV" if required else "[REV]",
-        default=default,
-        required=required,
-        shell_complete=complete_revision,
-    )
+    if required:  # an explicit default of None would count as given
+        return click.argument(name, metavar="REV", required=True, shell_complete=complete_revision)
+    return click.argument(name, metavar="[REV]", default=default, required=False, shell_complete=complete_revision)
 
 
 def pairs(values: tuple[str, ...], option: str) -> dict[str, str]:

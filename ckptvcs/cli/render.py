@@ -168,6 +168,11 @@ def checkpoint_json(checkpoint: Checkpoint, names: Iterable[str] = ()) -> dict[s
     }
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things: `1 file`, `2 files`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def size(nbytes: int) -> str:
     """Bytes for people: `271.4 MB`, with decimal units as disks have."""
     if nbytes < 1000:

@@ -62,7 +62,7 @@ def _say(status: Status) -> None:
         render.answer("No checkpoint here yet ('ckpt commit FILE' makes one)")
     if status.code.changed:
         render.answer(
-            f"Code: {len(status.code.changed)} uncommitted changes; the next checkpoint records them as a patch"
+            f"Code: {render.counted(len(status.code.changed), 'uncommitted change')}; the next checkpoint records a patch"
         )
     sources = [path for path in status.code.untracked if path.endswith(".py")]
     if sources:
@@ -70,10 +70,13 @@ def _say(status: Status) -> None:
 
 
 def _workspace(track: TrackStatus) -> str:
+    from ckptvcs.cli import render
+
     if track.presence == "clean":
         return "workspace is up to date"
     if track.presence == "missing":
         return "not in the workspace ('ckpt restore HEAD' puts it there)"
     return (
-        f"{len(track.changed)} files in the workspace differ ('ckpt restore HEAD' puts it back, 'ckpt commit' keeps it)"
+        f"{render.counted(len(track.changed), 'file')} in the workspace changed or missing "
+        "('ckpt commit' on the folder keeps them; remove the folder and 'ckpt restore HEAD' to give them up)"
     )

@@ -204,7 +204,7 @@ def _checked(repo: Repository, plan: CheckoutPlan) -> CheckoutPlan:
             raise Unsaved(
                 f"cannot replace '{where.path}'",
                 why=f"these files in it are saved nowhere: {shown}",
-                next_step=f"commit them with 'ckpt commit {where.path}', or move them away",
+                next_step=f"keep them with 'ckpt commit {where.path}', or give them up with 'rm -r {where.path}' first",
                 paths=lost,
             )
     return plan

@@ -9,15 +9,20 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Final
 
 from ckptvcs.errors import CkptvcsError, NoRepository
-from ckptvcs.porcelain.checkpoints import checkpoint_at, pointer_at, tracks_at
+from ckptvcs.paths import printable
+from ckptvcs.porcelain.checkpoints import all_tips, checkpoint_at, made_by, pointer_at, tracks_at
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.repo import Repository
 from ckptvcs.storage import files
 from ckptvcs.storage.dvc import outputs
+from ckptvcs.storage.history import worktree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from ckptvcs.domain.checkpoint import Checkpoint
+    from ckptvcs.storage.names import ObjectRef
 
 _LOW_SPACE: Final = 0.05
 """Below this share of free space the next save may be the one that does not fit."""
@@ -54,7 +59,7 @@ def examine(start: Path) -> list[Finding]:
             found.extend(check(repo))
         except CkptvcsError as err:
             found.append(Finding(what=err.what, why=err.why, next_step=err.next_step))
-    return found
+    return list(dict.fromkeys(found))  # two checks may come across the same thing
 
 
 def _programs() -> Iterator[Finding]:
@@ -158,35 +163,64 @@ def _left_overs(repo: Repository) -> Iterator[Finding]:
     damaged = sorted(repo.objects.store.root.glob(f"{files.PREFIX}damaged-*"))
     if damaged:
         yield Finding(
-            what=f"{len(damaged)} damaged objects were put aside in the cache",
+            what=f"{len(damaged)} damaged object{'s were' if len(damaged) > 1 else ' was'} put aside in the cache",
             why="their bytes were not what their names say; sound copies took their places",
             next_step=f"check the disk, then: rm '{damaged[0].parent}/{files.PREFIX}damaged-'*",
         )
 
 
 def _head(repo: Repository) -> Iterator[Finding]:
-    """The checkpoints that are checked out: pointer and manifest fit, objects are here and of the right size."""
+    """The checkpoints that are checked out: pointer and manifest fit, nothing of them is unmerged."""
     head = repo.history.head()
     for track in tracks_at(repo, head) if head else ():
-        checkpoint = checkpoint_at(repo, head, track) if head else None
-        if checkpoint is None or head is None:
-            continue
-        pointer_at(repo, head, track)
-        wanted = [ref_of(file) for file in checkpoint.manifest.all_files()]
-        gone = [ref for ref in wanted if repo.objects.store.nbytes(ref.name) is None]
-        wrong = [ref for ref in wanted if repo.objects.store.nbytes(ref.name) not in (None, ref.nbytes)]
-        if gone:
-            yield Finding(
-                what=f"{len(gone)} of {len(wanted)} objects of '{track}' are not in the cache",
-                why=f"checkpoint {checkpoint.id[:10]} cannot be loaded or restored here",
-                next_step="dvc pull" if repo.dvc_config.remotes else "copy the cache from the machine that has it",
-            )
-        if wrong:
-            yield Finding(
-                what=f"{len(wrong)} objects of '{track}' have the wrong size",
-                why="DVC would not notice and push them on",
-                next_step=f"rm '{repo.objects.store.path(wrong[0].name)}' && dvc pull",
-            )
+        if head is not None and checkpoint_at(repo, head, track) is not None:
+            pointer_at(repo, head, track)
+    unmerged = [path for path in worktree.unmerged(repo.history) if repo.is_ours(path)]
+    if unmerged:
+        yield Finding(
+            what=f"'{printable(unmerged[0])}' is in conflict: a merge or rebase is under way",
+            why="two lines of checkpoints cannot be merged; one of them has to be taken",
+            next_step=f"git checkout --ours -- {repo.config.directory} && git add {repo.config.directory} (or --theirs)",
+        )
+
+
+def _history(repo: Repository) -> Iterator[Finding]:
+    """Every checkpoint that a branch or tag leads to: are its objects here, and as they were when they were last read?"""
+    tips = all_tips(repo)
+    sound: dict[ObjectRef, bool] = {}
+    lost: list[Checkpoint] = []
+    count = 0
+    head = repo.history.head()
+    for track in {repo.config.track, *(tracks_at(repo, head) if head else ())}:
+        for checkpoint in made_by(repo, repo.history.newest_first(tips), track):
+            count += 1
+            for ref in map(ref_of, checkpoint.manifest.all_files()):
+                if ref not in sound:
+                    sound[ref] = repo.objects.is_sound(ref)
+            if not all(sound[ref_of(file)] for file in checkpoint.manifest.all_files()):
+                lost.append(checkpoint)
+    if lost:
+        shown = ", ".join(map(_named, lost[:3])) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
+        bad = [ref for ref, whole in sound.items() if not whole]
+        damaged = [path for ref in bad if (path := repo.objects.store.path(ref.name)).exists()]
+        yield Finding(
+            what=f"{len(lost)} of {count} checkpoints cannot be restored here: {shown}",
+            why=f"{len(bad) - len(damaged)} of their objects are not in the cache, {len(damaged)} are damaged",
+            next_step=_mending(repo, damaged),
+        )
+
+
+def _mending(repo: Repository, damaged: list[Path]) -> str:
+    away = f"rm -f '{damaged[0]}', and so on; then " if damaged else ""
+    if repo.dvc_config.remotes:
+        return f"{away}dvc fetch --all-commits"
+    folder = repo.track_path(repo.config.track)
+    return f"{away}copy the cache from a machine that has it; 'ckpt commit {folder}' keeps what the workspace still has"
+
+
+def _named(checkpoint: Checkpoint) -> str:
+    step = f" (step {checkpoint.manifest.step})" if checkpoint.manifest.step is not None else ""
+    return f"{checkpoint.id[:10]}{step}"
 
 
 def _shallow(repo: Repository) -> Iterator[Finding]:
@@ -202,6 +236,7 @@ _CHECKS: Final[tuple[Callable[[Repository], Iterator[Finding]], ...]] = (
     _identity,
     _configuration,
     _head,
+    _history,
     _left_overs,
     _ignored,
     _links,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ckptvcs.errors import Refused
 from ckptvcs.paths import printable
 from ckptvcs.storage.dvc import outputs
+from ckptvcs.storage.history import worktree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -48,6 +49,13 @@ def refuse_in_the_way(repo: Repository, track: str) -> None:
         mode = _mode(repo, folder)
         if mode is not None and not stat.S_ISDIR(mode):
             raise _in_the_way(folder, "it is a link or a file, and a folder is needed there")
+    unmerged = [path for path in worktree.unmerged(repo.history) if repo.is_ours(path)]
+    if unmerged:
+        raise Refused(
+            f"cannot commit to track '{track}'",
+            why=f"a merge or rebase is under way, and '{printable(unmerged[0])}' is in conflict",
+            next_step=f"take one side with 'git checkout --ours -- {repo.config.directory}' (or --theirs), then 'git add' it",
+        )
     base = repo.track_path(track)
     for path in (f"{base}.dvc", f"{base}.json", f"{repo.config.directory}/.gitignore"):
         mode = _mode(repo, path)

@@ -81,6 +81,11 @@ class LocalIndex:
                 return ObjectRef(name=ObjectName(name), nbytes=info.st_size, digest=Digest(found))
         return None
 
+    def is_stale(self, path: str, info: os.stat_result) -> bool:
+        """Whether a file was seen before and has changed since, whatever it holds now."""
+        rows = self._query("SELECT stamp FROM seen WHERE path = ?", (path,))
+        return any(known != stamp(info) for (known,) in rows)
+
     def saw(self, files: Iterable[tuple[str, os.stat_result, ObjectRef]]) -> None:
         """Note that these files, as they were then, held these objects."""
         rows = []

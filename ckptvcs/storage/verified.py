@@ -65,6 +65,17 @@ class VerifiedStore:
         check_digest(known.digest, ref, where=str(path))
         return True
 
+    def is_sound(self, ref: ObjectRef) -> bool:
+        """Whether an object is here, and whole as far as can be told cheaply: it is read if it changed since it last was."""
+        path = self.store.path(ref.name)
+        try:
+            info = os.lstat(path)
+        except OSError:
+            return False
+        if info.st_size != ref.nbytes:
+            return False
+        return not self.index.is_stale(str(path), info) or self.is_healthy(ref)
+
     def is_healthy(self, ref: ObjectRef) -> bool:
         """Whether an object is here and its bytes are right."""
         try:

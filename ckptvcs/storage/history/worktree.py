@@ -55,6 +55,15 @@ def changes(history: History, *, ours: Callable[[str], bool]) -> Changes:
     )
 
 
+def unmerged(history: History) -> list[str]:
+    """Paths that git could not merge, and waits for somebody to decide about."""
+    with git_errors("read git's index"):
+        history.repo.index.read(force=False)
+        conflicts = history.repo.index.conflicts
+        entries = [side for sides in conflicts for side in sides if side is not None] if conflicts is not None else []
+    return sorted({entry.path for entry in entries})
+
+
 def patch(history: History, paths: Iterable[str]) -> bytes:
     """The difference between HEAD and the worktree in these paths, as `git apply` takes it."""
     wanted = set(paths)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from ckptvcs import Repo
 from ckptvcs.porcelain.doctor import Finding, examine
@@ -81,7 +82,7 @@ def test_one_mistake_does_not_hide_the_others(world: World, history):
 
     whats = " ".join(finding.what for finding in relevant(world.root))
 
-    assert all(part in whats for part in ("who you are", ".dvcignore", "not in the cache"))
+    assert all(part in whats for part in ("who you are", ".dvcignore", "cannot be restored here"))
 
 
 def test_a_shallow_clone_is_told_how_to_get_the_rest(world: World, history, tmp_path: Path, git):
@@ -150,8 +151,8 @@ def test_objects_that_are_gone_are_counted(world: World, history, objects_of):
 
     finding = only(world.root)
 
-    assert finding.what.startswith(f"2 of {len(history[-1].manifest.all_files())} objects of 'model'")
-    assert history[-1].id[:10] in finding.why
+    assert history[-1].id[:10] in finding.what
+    assert finding.why.startswith("2 of their objects are not in the cache, 0 are damaged")
 
 
 def test_objects_of_the_wrong_size_are_found_and_the_advice_removes_them(world: World, history, objects_of):
@@ -161,8 +162,44 @@ def test_objects_of_the_wrong_size_are_found_and_the_advice_removes_them(world: 
 
     finding = only(world.root)
 
-    assert "1 objects of 'model' have the wrong size" in finding.what
+    assert finding.why.endswith("1 are damaged")
     assert str(path) in finding.next_step
+
+
+def test_older_checkpoints_whose_objects_are_gone_are_named(world: World, history, objects_of):
+    others = set(objects_of(history[-1]).values())
+    for path in set(objects_of(history[0]).values()) - others:
+        path.unlink()
+
+    finding = only(world.root)
+
+    assert history[0].id[:10] in finding.what
+    assert history[-1].id[:10] not in finding.what
+
+
+def test_an_object_that_changed_since_it_was_verified_is_read_again(
+    world: World, repo: Repo, history, objects_of, flip
+):
+    repo.load("HEAD")["model"]
+    path = objects_of(history[-1])["model/tree.json"]
+    flip(path)
+    os.utime(path)
+
+    assert only(world.root).why.endswith("1 are damaged")
+
+
+def test_pointers_in_conflict_are_told_and_the_advice_ends_it(world: World, history):
+    world.git("checkout", "-q", "-b", "other", "main~1")
+    with world.repo() as repo:
+        repo.commit({"model": {"w": torch.ones(2)}}, step=9)
+    world.git("merge", "main", status=1)
+
+    finding = next(f for f in relevant(world.root) if "conflict" in f.what)
+    world.ckpt("commit", "checkpoints/model", status=50)
+    subprocess.run(finding.next_step.partition(" (")[0], shell=True, cwd=world.root, check=True, capture_output=True)
+    world.git("commit", "-qm", "merged")
+
+    assert relevant(world.root) == []
 
 
 def test_damaged_objects_that_were_put_aside_are_told(repo: Repo, world: World, state, flip):
