@@ -55,9 +55,9 @@ def command(
         render.answer_json({"checkpoints": entries, "more": found.more})
         return
     _say(found, graph=graph)
-    if found.more:
+    if found.more and ctx.get_parameter_source("limit") is click.core.ParameterSource.DEFAULT:
         render.note(f"only the newest {len(found.entries)} are shown; 'ckpt log -n all' shows every one")
-    elif not found.entries:
+    elif not found.entries and not found.more:
         render.note("no checkpoints here yet: 'ckpt commit FILE' makes one")
 
 

@@ -132,7 +132,12 @@ def read_metadata(data: Buffer, *, file: str) -> dict[str, str]:
 def _parse(text: bytes, file: str) -> dict[str, Any]:
     """The header as JSON, as strict as the official reader, so that no file means one thing here and another there."""
     try:
-        entries = json.loads(str(text, "utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        entries = json.loads(
+            str(text, "utf-8"),
+            object_pairs_hook=_no_duplicates,
+            parse_constant=_no_constant,
+            parse_int=_no_sign if b"-0" in text else None,
+        )
     except (ValueError, RecursionError) as err:
         raise _bad(file, f"its header is no JSON ({printable(str(err)[:80])})") from err
     if not isinstance(entries, dict) or not isinstance(entries.get(METADATA, {}), dict):
@@ -145,6 +150,12 @@ def _parse(text: bytes, file: str) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
+
+
+def _no_sign(number: str) -> int:
+    if number.startswith("-"):  # else -0 would be 0
+        raise ValueError(f"{number} is no size")
+    return int(number)
 
 
 def _is_text(value: str) -> bool:

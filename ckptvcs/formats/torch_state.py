@@ -60,15 +60,16 @@ def _leaf(tensor: torch.Tensor) -> Any:
         attrs = {"parameter": True, "requires_grad": tensor.requires_grad}
     if tensor.device.type != "cpu":
         attrs["device"] = str(tensor.device)
-    if vars(tensor):  # `torch.save` keeps them, as objects of any class
-        return Opaque(f"{class_name(tensor)} with attributes ({', '.join(map(str, vars(tensor)))})"[:200])
+    # `torch.save` keeps attributes, as objects of any class; what `torch.compile` notes down, it notes down again.
+    if attributes := [name for name in vars(tensor) if not name.startswith("_dynamo_")]:
+        return Opaque(f"{class_name(tensor)} with attributes ({', '.join(attributes)})"[:200])
     data = tensor.detach()
     dtype, neg = _NAMES[data.dtype], data.is_neg()
     storage: Storage | None = _storage(data)
     if data.is_conj() or neg:  # torch does it when a number is read; in memory there are the others
         storage = negated(_storage(data), dtype, imaginary=neg != data.is_conj(), real=neg)
     if storage is None:
-        return tensor
+        return Opaque(f"{class_name(tensor)} that is negated when it is read")
     start = data.storage_offset() * data.element_size()
     try:
         return leaf_of_view(dtype, tuple(data.shape), data.stride(), start=start, storage=storage, attrs=attrs)
@@ -161,7 +162,10 @@ def real_atom(atom: TorchAtom) -> Any:
     value = getattr(torch, str(atom.value), None)
     expected = {"dtype": torch.dtype, "layout": torch.layout, "memory_format": torch.memory_format}.get(atom.type)
     if expected is None or not isinstance(value, expected):
-        raise FormatError(f"cannot read torch.{atom.value}", why=f"torch {torch.__version__} has no such {atom.type}")
+        raise FormatError(
+            f"cannot read torch.{printable(str(atom.value)[:40])}",
+            why=f"torch {torch.__version__} has no such {atom.type}",
+        )
     return value
 
 

@@ -17,7 +17,7 @@ from ckptvcs.formats.components import EXTRA, is_component_name, role_of
 from ckptvcs.formats.foreign.safetensors_source import read_index, read_tensors
 from ckptvcs.formats.foreign.source import MAX_COUNT, Source
 from ckptvcs.formats.foreign.zip_pt import looks_like_zip
-from ckptvcs.formats.leaf import find_opaque
+from ckptvcs.formats.leaf import Inert, find_opaque
 from ckptvcs.paths import check_path, printable
 
 if TYPE_CHECKING:
@@ -159,7 +159,8 @@ def _join(tensors: dict[Any, Any], held: Any, shard: Path) -> None:
         FormatError: that is no dict, or holds what another shard holds too: transformers takes the last one, whatever the
             index says, and who follows the index another one.
     """
-    why = "" if isinstance(held, dict) else f"it holds a {type(held).__name__}, not tensors by name"
+    kind = held.named() if isinstance(held, Inert) else type(held).__name__
+    why = "" if isinstance(held, dict) else f"it holds a {kind}, not tensors by name"
     if not why and (twice := [name for name in dict.keys(held) if name in tensors]):
         why = f"'{printable(str(twice[0]))}' is in another shard too"
     if why:

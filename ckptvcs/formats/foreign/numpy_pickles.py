@@ -17,9 +17,11 @@ class _Dtype(Buildable):
     """A NumPy type: `dtype('f8', ...)`, then its byte order by BUILD. It is a `$npdtype` node then."""
 
     def __init__(self, code: Any, *_: Any) -> None:
+        self._made: Any = Opaque("numpy.dtype")
+        if type(code) is Opaque:  # a type that another package added to NumPy
+            code, self._made = "O", Opaque(f"numpy.dtype of {code.qualname}")
         exactly(str, code)
         self._code = code
-        self._made: Any = Opaque("numpy.dtype")
 
     def finished(self) -> Any:
         return self._made
@@ -28,8 +30,10 @@ class _Dtype(Buildable):
         exactly(tuple, state)
         order, subtype, names = state[1:4]
         exactly(str, order)
-        if subtype is not None or names is not None or self._code.startswith("O"):
-            self._made = Opaque(f"numpy.dtype {self._code!r}")
+        if self._code.startswith("O"):
+            return
+        if subtype is not None or names is not None:
+            self._made = Opaque(f"numpy.dtype {self._code[:20]!r}")
             return
         order = {"|": "|", "<": "<", ">": ">", "=": "<"}[order]
         type_string = _canonical(f"{order}{self._code}") + _datetime_unit(state)
@@ -98,7 +102,10 @@ def _array(cls: Opaque, data: Any, dtype: Any, shape: Any, order: Any) -> Any:
     exactly(int, *shape)
     if type(data) not in (bytes, bytearray) or dtypes.nbytes(dtypes.from_numpy(type_string), shape) != len(data):
         raise ValueError("an array whose shape does not fit its bytes")
-    return np.frombuffer(data, dtype=np.dtype(type_string)).reshape(shape, order=order)
+    real = np.dtype(type_string)
+    if not real.itemsize:
+        return np.ndarray(shape, real)  # texts of no character: `frombuffer` takes none
+    return np.frombuffer(data, dtype=real).reshape(shape, order=order)
 
 
 def _scalar(dtype: Any, data: Any) -> Any:

@@ -62,12 +62,14 @@ def _tensor_v3(
     strides: Any,
     requires_grad: bool,
     hooks: Any,
-    dtype: TorchAtom,
+    dtype: Any,
     bits: Any = None,
 ) -> Any:
     if not isinstance(ref, StorageRef):
         return _without_storage(ref)
-    name = dtypes.BY_TORCH_NAME.get(dtype.value) if dtype.type == "dtype" else None
+    if not isinstance(dtype, TorchAtom) or dtype.type != "dtype":
+        return Opaque(f"torch.Tensor of {dtype.qualname}" if type(dtype) is Opaque else "torch.Tensor of no type")
+    name = dtypes.BY_TORCH_NAME[dtype.value]
     return _tensor(ref, name, (offset, shape, strides), requires_grad, hooks, bits)
 
 
@@ -120,13 +122,32 @@ def _parameter(data: Any, requires_grad: bool = True, hooks: Any = None) -> Any:
 
 
 def _parameter_with_state(data: Any, requires_grad: bool, hooks: Any, state: Any) -> Any:
-    return Opaque("torch.nn.Parameter with attributes") if state else _parameter(data, requires_grad, hooks)
+    if not _is_of_compiler(state):
+        return Opaque("torch.nn.Parameter with attributes")
+    return _parameter(data, requires_grad, hooks)
 
 
-def _typed(data: Any, cls: Any) -> Any:
-    if isinstance(data, Opaque):
-        return data
-    return cls if type(cls) is Opaque else Opaque("subclass of torch.Tensor")
+def _typed(function: Any, cls: Any, args: Any, state: Any) -> Any:
+    """A tensor of a subclass, or with attributes."""
+    if not isinstance(cls, Opaque) or cls.qualname != "torch.Tensor":
+        return cls if isinstance(cls, Opaque) else Opaque("subclass of torch.Tensor")
+    make = _TENSORS.get(function.qualname) if isinstance(function, Opaque) else None
+    if make is None or not _is_of_compiler(state):
+        return Opaque("torch.Tensor with attributes")
+    exactly(tuple, args)
+    return make(*args)
+
+
+def _is_of_compiler(state: Any) -> bool:
+    """Whether attributes are notes of `torch.compile` alone, which it makes anew: those of `torch_state` are no others."""
+    return not state or (type(state) is dict and all(type(key) is str and key.startswith("_dynamo_") for key in state))
+
+
+_TENSORS: Final[dict[str, Callable[..., Any]]] = {
+    "torch._utils._rebuild_tensor": _tensor_v2,
+    "torch._utils._rebuild_tensor_v2": _tensor_v2,
+    "torch._utils._rebuild_tensor_v3": _tensor_v3,
+}
 
 
 # ------------------------------------------------------------------------------------------------------------ Python
@@ -253,13 +274,11 @@ CONSTRUCTORS: Final[dict[str, Any]] = {
         for module in ("pathlib", "pathlib._local")
         for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
     },
-    "torch._utils._rebuild_tensor": _tensor_v2,
-    "torch._utils._rebuild_tensor_v2": _tensor_v2,
-    "torch._utils._rebuild_tensor_v3": _tensor_v3,
+    **_TENSORS,
     "torch._utils._rebuild_qtensor": _quantised,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter_with_state,
-    "torch._tensor._rebuild_from_type_v2": lambda _, cls, *__: _typed(None, cls),
+    "torch._tensor._rebuild_from_type_v2": _typed,
     "torch.Size": _size,
     "torch.device": _device,
     "torch.serialization._get_layout": _layout,

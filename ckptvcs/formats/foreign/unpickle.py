@@ -30,11 +30,15 @@ _CONTAINERS: Final[tuple[type, ...]] = (list, tuple, set, frozenset, dict, Order
 _COSTS: Final[dict[type, int]] = {str: 1, bytes: 1, bytearray: 1, **dict.fromkeys(_CONTAINERS, 8)}
 """Bytes that a copy takes for each item."""
 
-_ROOM: Final = 4
-"""How many times its own size a pickle may make by calls, whose arguments it can name again and again for two bytes.
-What an honest pickle copies stands in it, once: a byte for a character, two or more for an item of eight bytes."""
+_ROOM: Final = 8
+"""How many times its own size a pickle may make by calls, whose arguments it can name again and again for two bytes. An
+honest one comes to four: a set of eight bytes an item, each of which is named in two."""
 
-_SMALL_ROOM: Final = 1 << 16
+_HASHED: Final = 16
+"""How many values, for each byte of a pickle, may be hashed. An honest one comes to a few: the parts of its keys."""
+
+_SMALL: Final = 1 << 16
+"""What a pickle of any size may."""
 
 
 class Constructor(Protocol):
@@ -118,7 +122,8 @@ class Interpreter(Input):
         self._constructors = constructors
         self._hashing = hashing
         self._constants = constants
-        self._room = _ROOM * len(data) + _SMALL_ROOM
+        self._room = _ROOM * len(data) + _SMALL
+        self._hashed = -_HASHED * len(data) - _SMALL
 
     def run(self) -> Any:
         """Return the value that the pickle describes.
@@ -177,12 +182,14 @@ class Interpreter(Input):
             value, depth = stack.pop()
             value = value.value if type(value) is TorchAtom else value
             if type(value) is int:
-                self._charge(value.bit_length() >> 6)
+                self._hashed += value.bit_length() >> 6
             elif type(value) in (tuple, frozenset):
-                self._charge(len(value))
-                if depth > MAX_DEPTH:
-                    raise ValueError(f"a key that is nested deeper than {MAX_DEPTH} levels")
+                self._hashed += len(value)
+                if depth > MAX_DEPTH or self._hashed > 0:
+                    raise ValueError(f"a key that is nested deeper than {MAX_DEPTH} levels, or holds itself")
                 stack.extend((item, depth + 1) for item in value)
+        if self._hashed > 0:
+            raise ValueError("keys that take too long to look at")
 
     # ---- classes
 

@@ -7,8 +7,7 @@ import math
 import re
 import struct
 from collections import Counter, OrderedDict, defaultdict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ckptvcs.digest import digest
 from ckptvcs.errors import FormatError
@@ -43,14 +42,13 @@ class Ready:
         self.node = node
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(NamedTuple):
     """A tuple that was encoded before."""
 
     value: tuple[Any, ...]
     """Keeps its id."""
     node: Node
-    count: int
+    size: int
     """How many values are in it, each counted as often as it hangs there."""
     height: int
     """How many levels are below it."""
@@ -121,13 +119,15 @@ class Encoder:
         """
         known = self._tuples.get(id(value))
         if known is not None:
-            self._take_in(path, known.count, known.height)
+            self._take_in(path, known.size, known.height)
             return known.node
-        before = len(self._alive), len(self._leaves)
+        numbered = len(self._alive) + len(self._leaves)
         count, deepest, self._deepest = self._count, self._deepest, len(path)
         node = {"$tuple": [self.encode(item, (*path, i)) for i, item in enumerate(value)]}
-        if before == (len(self._alive), len(self._leaves)):  # else its first containers and leaves come as they are now
-            self._tuples[id(value)] = _Known(value, node, self._count - count, self._deepest - len(path))
+        height = self._deepest - len(path)
+        # What it holds comes out otherwise after the first time if it was numbered then; and a flat one is soon walked.
+        if height > 1 and numbered == len(self._alive) + len(self._leaves):
+            self._tuples[id(value)] = _Known(value, node, self._count - count, height)
         self._deepest = max(deepest, self._deepest)
         return node
 

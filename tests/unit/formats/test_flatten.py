@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from ckptvcs.errors import UnsupportedValue
@@ -42,6 +43,26 @@ def test_no_leaf_has_the_name_that_safetensors_keeps_for_itself():
 
     assert list(component(state).leaves) == ["__metadata__~2", "tensor"]
     assert_same(state, read(write(state)))
+
+
+def test_a_name_is_text_that_a_shard_can_hold():
+    state = {"model": {"\ud800": torch.ones(1), "\\ud800": torch.ones(2)}}
+
+    files = write(state)
+
+    assert list(component(state).leaves) == ["\\ud800", "\\ud800~2"]
+    shards = [safetensors.torch.load(data) for path, data in files.items() if path.endswith(".safetensors")]
+    assert sum(map(len, shards)) == 2
+    assert_same(state, read(files))
+
+
+def test_a_number_that_python_does_not_write_out_is_a_key_like_any_other():
+    state = {"model": {10**5000: torch.ones(1), 10**5001: torch.ones(1)}, 10**5000: torch.zeros(1)}
+
+    assert list(component(state).leaves) == ["a long int", "a long int~2"]
+    assert read(write(state)) == state
+    with pytest.raises(UnsupportedValue, match="a long int"):
+        write({"model": {10**5000: object()}})
 
 
 def test_one_tensor_in_two_places_is_stored_once():

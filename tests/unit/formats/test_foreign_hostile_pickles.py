@@ -355,6 +355,106 @@ def test_a_small_pickle_cannot_take_much_memory(name: str, tmp_path: Path):
     assert peak(lambda: detect.open_source(path)) < MIB / 2
 
 
+ARRAY = call(
+    "numpy._core.numeric._frombuffer",
+    b"C\x04abcd",
+    call("numpy.dtype", text("f4")) + b"(K\x03" + text("<") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb",
+    b"K\x01\x85",
+    text("C"),
+)
+EMPTY = call("torch._utils._rebuild_tensor_v2", storage(), b"K\x00", b"K\x00\x85", b"K\x01\x85", b"\x89", b"N")
+FULL = call("torch._utils._rebuild_tensor_v2", storage(), b"K\x00", b"K\x01\x85", b"K\x01\x85", b"\x89", b"N")
+SEEDS = {
+    "nothing": b")",
+    "list": b"]\x85",
+    "class": class_named("os.system") + b"\x85",
+    "tensor": FULL + b"\x85",
+    "empty tensor": EMPTY + b"\x85",
+    "array": ARRAY + b"\x85",
+    "long byte string": b"B\x88\x13\x00\x00" + b"x" * 5000 + b"\x85",
+    "attribute": call("collections.OrderedDict") + b"}" + text("x") + doubled(30) + b"sb\x85",
+}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_tuple_that_holds_itself_many_times_is_refused_at_once(seed: str, tmp_path: Path):
+    path = placed(tmp_path, "x.pt", pt(state_with(SEEDS[seed] + b"2\x86" * 60), s0=bytes(4)))
+
+    with pytest.raises(FormatError, match="over 5000000 values"):
+        components_in(path)
+
+    assert peak(lambda: components_in(path)) < MIB
+
+
+def again(value: bytes, times: int) -> bytes:
+    """A list that names one object many times, for two bytes each."""
+    return value + b"q\x010(" + b"h\x01" * times + b"l"
+
+
+RAW = call("numpy.dtype", text(f"V{MIB}")) + b"(K\x03" + text("|") + b"NNNK\x00K\x00K\x00tb"
+REPEATED = {
+    "text": again(text("x" * MIB), 1000),
+    "short byte string": again(b"B\x00\x10\x00\x00" + b"x" * 4096, 70_000),
+    "number": again(b"\x8b\x00\x00\x10\x00" + b"\x7f" * MIB, 1000),
+    "size": again(call("torch.Size", b"(" + b"K\x01" * MIB + b"t"), 100),
+    "scalar": again(call("numpy._core.multiarray.scalar", RAW, b"B\x00\x00\x10\x00" + b"x" * MIB), 1000),
+    "key": text("x" * MIB) + b"q\x010](" + b"}h\x01Ns" * 1000 + b"e",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_a_value_that_hangs_everywhere_does_not_fill_the_memory(name: str, tmp_path: Path):
+    path = placed(tmp_path, "x.pt", pt(state_with(REPEATED[name])))
+
+    with pytest.raises(FormatError, match="bytes of text"):
+        components_in(path)
+
+
+def test_one_long_byte_string_in_many_places_is_stored_once(tmp_path: Path):
+    path = placed(tmp_path, "x.pt", pt(state_with(again(b"B\x88\x13\x00\x00" + b"x" * 5000, 1000))))
+
+    _, (model, *_) = components_in(path)
+
+    assert [leaf.nbytes for leaf in model.leaves.values()] == [5000]
+
+
+def test_many_plain_values_are_no_bomb(tmp_path: Path):
+    path = placed(tmp_path, "x.pt", pt(state_with(again(b"K\x01K\x02\x86", 300_000))))
+
+    source, _ = components_in(path)
+
+    assert source.state["model"]["bad"] == [(1, 2)] * 300_000
+
+
+@pytest.mark.parametrize("drop", [b"0", b"(1", b""], ids=["pop", "pop to the mark", "left on the stack"])
+def test_a_call_for_its_effect_alone_is_refused(drop: bytes, tmp_path: Path):
+    bad = class_named("operator.setitem") + b"(}K\x01K\x02tR"
+    path = placed(tmp_path, "x.pt", pt(b"\x80\x02" + (b"(" + bad + b"1" if drop == b"(1" else bad + drop) + b"}."))
+
+    with pytest.raises(UnsupportedValue, match=r"operator\.setitem"):
+        components_in(path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        call("collections.OrderedDict", b"](" + text("ab") + b"e"),
+        call("collections.OrderedDict", text("ab")),
+        call("builtins.set", text("ab")),
+        call("builtins.bytes", b"](K\x01e"),
+        call("builtins.bytes", b"K\x05"),
+        call("_codecs.encode", text("\xff"), text("latin1"), text("ignore")),
+        call("collections.Counter") + b"}" + text("x") + b"K\x01sb",
+        call("torch.Size", text("ab")),
+        call("builtins.complex", doubled(60)),
+    ],
+    ids=range(9),
+)
+def test_what_we_would_make_otherwise_than_python_is_refused(value: bytes, tmp_path: Path):
+    with pytest.raises(FormatError, match="damaged"):
+        components_in(placed(tmp_path, "x.pt", pt(state_with(value))))
+
+
 def test_deep_nesting_is_refused(tmp_path: Path):
     for opening, closing in ((b"]" * 100_000, b"a" * 99_999), (b")" + b"\x85" * 100_000, b"")):
         path = placed(tmp_path, "x.pt", pt(state_with(opening + closing)))

@@ -89,7 +89,13 @@ def test_a_storage_may_be_larger_than_its_tensors(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "second", [(W, b"\xff" * 32), (PICKLE, RECORDS[PICKLE].replace(b"step", b"stop"))], ids=["storage", "pickle"]
+    "second",
+    [
+        (W, b"\xff" * 32),
+        (PICKLE, RECORDS[PICKLE].replace(b"step", b"stop")),
+        (PICKLE.upper(), RECORDS[PICKLE]),  # one name to torch, which does not regard case
+    ],
+    ids=["storage", "pickle", "in capitals"],
 )
 def test_a_record_that_stands_there_twice_is_refused(second: tuple[str, bytes], tmp_path: Path):
     refuse(zipped([*RECORDS.items(), second]), tmp_path)

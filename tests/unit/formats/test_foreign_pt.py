@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import collections
 import io
+import itertools
 import pathlib
 import pickle
 import types
@@ -20,7 +21,7 @@ from ckptvcs.errors import FormatError, UnsupportedValue
 from ckptvcs.formats.foreign import detect
 from tests.support.same import assert_same
 from tests.support.states import DTYPES, tensor_of, training_state
-from tests.unit.formats.makers import components_in, placed, records, saved, through, zipped
+from tests.unit.formats.makers import components_in, placed, read, records, saved, through, write, zipped
 
 WHOLE = torch.arange(24.0)
 RNG = np.random.default_rng(1)
@@ -79,6 +80,54 @@ def test_a_tensor_that_torch_conjugates_lazily_has_its_own_values(tensor: torch.
     path = placed(tmp_path, "x.pt", {"model": {"w": tensor}})
 
     assert_same(loaded(path), through(path))
+
+
+COMPLEX = torch.tensor([1 + 2j, complex(float("nan"), -0.0), -3j])
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        COMPLEX.conj(),
+        COMPLEX.conj()[1:],
+        COMPLEX.conj()[::2],
+        COMPLEX.conj()[:0],
+        COMPLEX.conj().real,
+        COMPLEX.conj().imag,
+        COMPLEX.to(torch.complex128).conj(),
+        COMPLEX[0].conj().expand(4),
+        torch.nn.Parameter(COMPLEX.conj()),
+        torch._neg_view(COMPLEX.conj()),
+        torch._neg_view(COMPLEX),
+        torch._neg_view(torch.tensor([1.0, -0.0]).to(torch.bfloat16)),
+    ],
+    ids=range(12),
+)
+def test_a_lazy_tensor_of_a_file_and_in_memory_is_read_alike(tensor: torch.Tensor, tmp_path: Path):
+    path = placed(tmp_path, "x.pt", {"model": {"w": tensor}})
+
+    assert_same({"model": {"w": tensor}}, through(path))
+    assert_same({"model": {"w": tensor}}, read(write({"model": {"w": tensor}})))
+
+
+def test_lazy_tensors_that_share_memory_have_their_own_values(tmp_path: Path):
+    lazy = COMPLEX.conj()
+    state = {"model": {"plain": COMPLEX, "lazy": lazy, "again": lazy, "part": lazy[1:]}}
+
+    back = through(placed(tmp_path, "x.pt", state))["model"]
+
+    assert {name: str(tensor) for name, tensor in back.items()} == {
+        name: str(tensor.resolve_conj()) for name, tensor in state["model"].items()
+    }
+    assert back["again"] is back["lazy"]
+
+
+def test_an_integer_that_is_negated_when_it_is_read_is_refused(tmp_path: Path):
+    state = {"model": {"w": torch._neg_view(torch.ones(2, dtype=torch.int64))}}
+
+    for act in (lambda: components_in(placed(tmp_path, "x.pt", state)), lambda: write(state)):
+        with pytest.raises(UnsupportedValue, match=r"state\['model'\]\['w'\]"):
+            act()
 
 
 SHARED = [1, 2]
@@ -158,6 +207,20 @@ def test_a_numpy_type_is_read(type_string: str, tmp_path: Path):
     path = placed(tmp_path, "x.pt", {"x": np.dtype(type_string)})
 
     assert_same(loaded(path), through(path))
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+@pytest.mark.parametrize("axes", list(itertools.permutations(range(3))), ids=str)
+def test_the_axes_of_an_array_keep_their_order(axes: tuple[int, ...], protocol: int, tmp_path: Path):
+    array = np.arange(24).reshape(2, 3, 4).transpose(axes)
+    torch.save({"x": array}, tmp_path / "x.pt", pickle_protocol=protocol)
+
+    assert (through(tmp_path / "x.pt")["x"] == array).all()
+
+
+@pytest.mark.parametrize("value", [np.str_("a\0"), np.bytes_(b"a\0"), np.str_(""), np.zeros(2, "S0")], ids=repr)
+def test_texts_of_numpy_are_read(value: Any, tmp_path: Path):
+    assert_same({"x": value}, through(placed(tmp_path, "x.pt", {"x": value})))
 
 
 @pytest.mark.parametrize("protocol", [0, 1])
@@ -284,6 +347,15 @@ def test_a_tensor_that_is_more_than_its_bytes_is_refused(make: Any, tmp_path: Pa
 
     with pytest.raises(UnsupportedValue, match=r"state\['model'\]\['w'\]"):
         components_in(path)
+
+
+def test_notes_of_the_compiler_are_no_part_of_a_tensor(tmp_path: Path):
+    tensor, parameter = torch.ones(2), torch.nn.Parameter(torch.ones(2))
+    tensor._dynamo_static_input_type = parameter._dynamo_static_input_type = "guarded"  # type: ignore[attr-defined]
+    state = {"optimizer": {"exp_avg": tensor, "p": parameter}}
+
+    assert_same(state, through(placed(tmp_path, "x.pt", state)))
+    assert_same(state, read(write(state)))
 
 
 def test_lightning_is_told_apart_and_its_facts_are_read(tmp_path: Path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -11,10 +13,20 @@ from ckptvcs.formats.leaf import Leaf, Opaque, find_opaque
 BAD = Opaque("os.system")
 
 
+def with_attribute(**attributes: Any) -> OrderedDict[str, Any]:
+    value: OrderedDict[str, Any] = OrderedDict()
+    vars(value).update(attributes)
+    return value
+
+
 @pytest.mark.parametrize(
     "value",
-    [BAD, [1, BAD], (BAD,), {BAD}, frozenset({BAD}), {"a": {"b": [(BAD,)]}}, {BAD: 1}],
-    ids=["alone", "list", "tuple", "set", "frozenset", "deep", "key"],
+    [
+        *(BAD, [1, BAD], (BAD,), {BAD}, frozenset({BAD}), {"a": {"b": [(BAD,)]}}, {BAD: 1}),
+        types.SimpleNamespace(a=[BAD]),
+        with_attribute(items=BAD),
+    ],
+    ids=["alone", "list", "tuple", "set", "frozenset", "deep", "key", "namespace", "attribute"],
 )
 def test_it_is_found_in_every_container(value: Any):
     assert find_opaque(value) is BAD

@@ -80,6 +80,18 @@ def test_a_text_scalar_comes_back_as_it_was(scalar: Any):
     assert_same({"x": scalar}, read(files))
 
 
+@pytest.mark.parametrize("array", [np.ndarray((2, 3), "<U0"), np.ndarray((2,), "V0")], ids=["text", "raw"])
+def test_an_array_of_empty_elements_comes_back(array: Any):
+    assert_same({"x": array}, read(write({"x": array})))
+
+
+def test_a_type_that_another_package_added_is_refused():
+    rational = pytest.importorskip("numpy._core._rational_tests").rational
+
+    with pytest.raises(UnsupportedValue, match=r"state\['model'\]\['x'\]"):
+        write({"model": {"x": np.array([rational(1, 2)])}})  # its type string is that of raw bytes
+
+
 @pytest.mark.parametrize("type_string", ["<f4", ">i8", "|b1", "<M8[ns]", "<U3", "|V7"])
 def test_a_type_comes_back_as_it_was(type_string: str):
     back = read(write({"x": np.dtype(type_string)}))["x"]

@@ -126,6 +126,21 @@ def test_a_view_is_made_over_the_memory_of_what_is_stored():
     assert back["model"][0].tolist() == [7, 2, 3]
 
 
+@pytest.mark.parametrize("kind", ["ndarray", "bytes", "bytearray"])
+def test_a_view_of_what_is_no_tensor_is_refused(kind: str):
+    table = [{**BASE, "dtype": "U8", "shape": [16], "kind": kind}, view()]
+    shard = {"model/s.safetensors": safetensors.torch.save({"base": torch.arange(16, dtype=torch.uint8)})}
+
+    for how in (read, lambda f: build(opened(f), NeutralBuilder)):
+        with pytest.raises(FormatError, match="no tensor"):
+            how(files(*table, shard=shard))
+
+
+def test_a_view_of_an_impossible_shape_is_refused():
+    with pytest.raises(FormatError):
+        read(files(BASE, view(shape=[1 << 61, 1 << 61, 0], strides=[0, 0, 0]), shard=BASE_SHARD))
+
+
 @pytest.mark.parametrize("how", [{}, {"copy": True}], ids=["mapped", "copied"])
 @pytest.mark.parametrize(
     "entry",

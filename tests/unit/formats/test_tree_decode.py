@@ -6,6 +6,7 @@ import collections
 import os
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ckptvcs.errors import CkptvcsError, FormatError
@@ -55,6 +56,25 @@ def test_a_node_becomes_its_value(node: Any, value: Any):
 
     assert found == value
     assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("node", "value"),
+    [
+        ({"$numpy": ["<U0", "00000000"]}, np.str_("")),  # as earlier versions wrote it
+        ({"$numpy": ["<U0", ""]}, np.str_("")),
+        ({"$numpy": ["|S0", "00"]}, np.bytes_(b"")),
+        ({"$numpy": [">U1", "00000061"]}, np.str_("a")),
+        ({"$numpy": ["|S3", "610000"]}, np.bytes_(b"a\0\0")),
+        ({"$numpy": ["|V0", ""]}, np.void(b"")),
+    ],
+    ids=str,
+)
+def test_a_text_of_numpy_is_made_of_all_its_bytes(node: Any, value: Any):
+    found = decode(node)
+
+    assert type(found) is type(value)
+    assert (found.dtype.str, found.tobytes()) == (value.dtype.str, value.tobytes())
 
 
 def test_a_default_dict_keeps_its_factory():

@@ -20,7 +20,7 @@ from ckptvcs.errors import FormatError, UnsupportedValue
 from ckptvcs.formats.leaf import Leaf, Opaque, TorchAtom
 from ckptvcs.formats.tree.encode import Encoder, Ready
 from ckptvcs.formats.tree.nodes import INLINE_BYTES, MAX_DEPTH, where
-from tests.unit.formats.makers import write
+from tests.unit.formats.makers import read, write
 
 
 def encode(value: Any) -> Any:
@@ -180,6 +180,29 @@ def test_a_tuple_that_holds_itself_many_times_is_refused(monkeypatch: pytest.Mon
 
     with pytest.raises(FormatError, match="over"):
         encode(value)
+
+
+def test_a_tuple_is_as_deep_in_its_second_place_as_in_its_first():
+    shared: Any = 1
+    for _ in range(MAX_DEPTH // 2):
+        shared = (shared,)
+    deeper: Any = shared
+    for _ in range(MAX_DEPTH // 2):
+        deeper = [deeper]
+
+    with pytest.raises(FormatError, match=f"{MAX_DEPTH} levels"):
+        encode([shared, deeper])
+
+
+@pytest.mark.parametrize("item", [1, [], b"x" * 5000, {1: 2}, collections.OrderedDict()], ids=repr)
+def test_a_tuple_that_comes_again_is_what_it_was(item: Any):
+    shared = (item, ("x", item))
+
+    back = read(write({"model": [shared, shared, [shared]]}))["model"]
+
+    assert back == [shared, shared, [shared]]
+    if isinstance(item, (list, dict)):
+        assert back[2][0][1][1] is back[0][0]
 
 
 def test_a_path_reads_as_python():
