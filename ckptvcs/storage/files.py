@@ -97,13 +97,14 @@ def open_folder(path: str | Path, dir_fd: int | None = None) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def open_beneath(root: int, relative: str, *, make: bool = False) -> Iterator[int]:
+def open_beneath(root: int, relative: str, *, make: bool = False, durable: bool = True) -> Iterator[int]:
     """A descriptor of a folder below `root`, reached part by part without following a link.
 
     Args:
         root: descriptor of a folder.
         relative: POSIX path, or the empty string for `root` itself.
-        make: create what is missing, durably.
+        make: create what is missing.
+        durable: make the names of what is created durable.
 
     Raises:
         HostileInput: a part of the path is a link or a file, or leads up again.
@@ -112,7 +113,7 @@ def open_beneath(root: int, relative: str, *, make: bool = False) -> Iterator[in
     fd = os.dup(root)
     try:
         for part in filter(None, relative.split("/")):
-            inner = _enter(fd, part, make=make)
+            inner = _enter(fd, part, make=make, durable=durable)
             os.close(fd)
             fd = inner
         yield fd
@@ -120,14 +121,15 @@ def open_beneath(root: int, relative: str, *, make: bool = False) -> Iterator[in
         os.close(fd)
 
 
-def _enter(parent: int, part: str, *, make: bool) -> int:
+def _enter(parent: int, part: str, *, make: bool, durable: bool) -> int:
     if part == "..":
         raise HostileInput("cannot go through '..'", why="it may lead out of the folder", next_step="leave it out")
     try:
         if make:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(part, 0o777, dir_fd=parent)
-                os.fsync(parent)
+                if durable:
+                    os.fsync(parent)
         return os.open(part, _DIR_FLAGS, dir_fd=parent)
     except OSError as err:
         if err.errno in (errno.ELOOP, errno.ENOTDIR):

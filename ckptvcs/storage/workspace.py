@@ -278,7 +278,8 @@ def _fill(
     def place(member: str) -> None:
         ref = members[member]
         folder, _, name = member.rpartition("/")
-        with files.open_beneath(stage, folder, make=True) as inner:
+        # Not durable: a workspace can be made again, and a journal that is forced out would wait for all these bytes.
+        with files.open_beneath(stage, folder, make=True, durable=False) as inner:
             if not _reuse(where.absolute(member), ref, source, inner, name):
                 linking.place(str(source.store.path(ref.name)), ref, placing.ways, inner, name)
         progress(ref.nbytes)
