@@ -650,5 +650,5 @@ def test_a_damaged_object_is_put_aside_when_it_is_stored_again(committed: World,
     aside = committed.cache / f".ckptvcs-damaged-{name}-{blake3(damaged).hexdigest()[:8]}"
     assert aside.read_bytes() == damaged
     assert committed.objects()[name].read_bytes() == files["model/embed.safetensors"]
-    assert "damaged objects were put aside" in committed.ckpt("doctor", status=1).out
+    assert "put aside in the cache" in committed.ckpt("doctor", status=1).out
     assert "up to date" in committed.dvc("status").out

@@ -259,6 +259,8 @@ def test_an_interruption_ends_with_130(ground: World, tmp_path: Path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that runs the tests in the background has them ignore SIGINT, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
 
     with (tmp_path / "params").open("w"):  # returns when the command reads, which then waits for us
