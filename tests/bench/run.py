@@ -112,10 +112,10 @@ def page(parts: list[str], sizes: str) -> str:
         [
             "# Benchmarks",
             "",
-            "Written by `make bench`. Wall times are medians of "
-            f"{ROUNDS}, the candidates take turns within one run, and only ratios mean anything elsewhere: `tests/bench/`",
-            "says what exactly is timed. Every commit of ckptvcs is durable (`fsync`) when it returns; `dvc add` and",
-            "`torch.save` without fsync leave that to the kernel. DVC has its `core.checksum_jobs`. States have random",
+            f"Written by `make bench`. Wall times are medians of {ROUNDS}, the candidates take turns within one run, and only",
+            "ratios mean anything elsewhere: `tests/bench/` says what exactly is timed. Every commit of ckptvcs is durable",
+            "(`fsync`) when it returns; `dvc add` and `torch.save` without fsync leave that to the kernel, which in the routes",
+            "that begin with `torch.save` is still writing that file meanwhile. DVC has its `core.checksum_jobs`. States have random",
             f"weights and both moments of AdamW, {' and '.join(sizes.split(','))} GB together.",
             "",
             f"Measured on {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {packages},",
