@@ -49,7 +49,7 @@ def command(
         tips = []
     else:
         tips = [checkpoints.locate(repo, revision or "HEAD", track)]
-    found = log.log(repo, tips, track=track, limit=_limit(limit), topological=graph)
+    found = log.log(repo, tips, track=track, limit=_limit(limit), graph=graph)
     if as_json:
         entries = [render.checkpoint_json(entry.checkpoint, entry.names) for entry in found.entries]
         render.answer_json({"checkpoints": entries, "more": found.more})

@@ -156,8 +156,9 @@ _DECODER: Final = msgspec.json.Decoder(Manifest)
 
 
 def _canonical(document: dict[str, Any]) -> bytes:
-    text = json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-    return (text + "\n").encode("utf-8")
+    # `json` itself indents in Python, three times slower; a history is read by the thousand.
+    text = json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return (msgspec.json.format(text, indent=1) + "\n").encode("utf-8")
 
 
 def _check_version(data: bytes, where: str) -> None:

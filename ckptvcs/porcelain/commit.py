@@ -219,7 +219,9 @@ def execute(repo: Repository, plan: CommitPlan, progress: Progress = silent) -> 
         commit, description = _commit(repo, plan, refs, directory, lock)
     notes = list(plan.incoming.notes)
     if plan.target.checked_out and plan.options.workspace and repo.config.checkout.on_commit:
-        notes.extend(into_workspace(repo, plan.track, commit, refs, committed=plan.incoming.watched))
+        at_hand = {file.path: file.chunks for file in plan.files}
+        watched = plan.incoming.watched
+        notes.extend(into_workspace(repo, plan.track, commit, refs, committed=watched, at_hand=at_hand))
     return Receipt(
         id=description.id,
         commit=commit,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ckptvcs.porcelain.target import Target
     from ckptvcs.storage.files import Lock
     from ckptvcs.storage.history.repository import CommitId
+    from ckptvcs.storage.linking import Chunks
     from ckptvcs.storage.names import ObjectRef
 
 
@@ -86,7 +87,13 @@ def finish_interrupted(repo: Repository, note: Mapping[str, Any]) -> None:
 
 
 def into_workspace(
-    repo: Repository, track: str, commit: CommitId, refs: Mapping[str, ObjectRef], *, committed: Iterable[Path]
+    repo: Repository,
+    track: str,
+    commit: CommitId,
+    refs: Mapping[str, ObjectRef],
+    *,
+    committed: Iterable[Path],
+    at_hand: Mapping[str, Chunks],
 ) -> list[str]:
     """Put the artifact where its pointer says it is.
 
@@ -96,6 +103,7 @@ def into_workspace(
         commit: the checkpoint; if HEAD is elsewhere by now, the workspace is left to whoever moved it.
         refs: the files of the artifact.
         committed: files whose bytes are saved by this very commit.
+        at_hand: what gives the bytes of the files of the artifact, as far as we still have them.
 
     Returns:
         What the user should know; the commit stands in any case.
@@ -111,7 +119,7 @@ def into_workspace(
             if lost:
                 shown = ", ".join(printable(member) for member in lost[:3])
                 return [f"'{where.path}' was left as it is: it holds files that are saved nowhere ({shown})"]
-            workspace.materialise(where, refs, source=repo.objects, placing=repo.placing)
+            workspace.materialise(where, refs, source=repo.objects, placing=repo.placing, at_hand=at_hand)
     except (StorageError, LockHeld) as err:
         return [f"'{where.path}' could not be updated ({err}); run 'ckpt restore HEAD' later"]
     return []

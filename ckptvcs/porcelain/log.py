@@ -21,7 +21,7 @@ class LogEntry:
     names: tuple[str, ...]
     """Branches and tags that stand here; the branch that is checked out first, as `HEAD -> NAME`."""
     above: tuple[str, ...]
-    """Commits of the checkpoints that this one was made on top of, along every git parent."""
+    """Commits of the shown checkpoints that this one was made on top of, along every git parent; only for a graph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def log(
     *,
     track: str | None = None,
     limit: int | None = None,
-    topological: bool = False,
+    graph: bool = False,
 ) -> Log:
     """The checkpoints that can be reached from some commits.
 
@@ -47,24 +47,23 @@ def log(
         revisions: where to begin.
         track: the track; None for the configured one.
         limit: how many at most; None for all.
-        topological: children before their parents in any case, which a graph needs and takes reading the whole history.
+        graph: children before their parents in any case, and what is above each; takes reading the whole history.
     """
     track = track or repo.config.track
-    walk = repo.history.walk if topological else repo.history.newest_first
+    walk = repo.history.walk if graph else repo.history.newest_first
     found: list[Checkpoint] = []
     for checkpoint in made_by(repo, walk(revisions), track):
         if limit is not None and len(found) == limit:
-            return Log(_entries(repo, found), more=True)
+            return Log(_entries(repo, found, graph=graph), more=True)
         found.append(checkpoint)
-    return Log(_entries(repo, found), more=False)
+    return Log(_entries(repo, found, graph=graph), more=False)
 
 
-def _entries(repo: Repository, found: list[Checkpoint]) -> tuple[LogEntry, ...]:
+def _entries(repo: Repository, found: list[Checkpoint], *, graph: bool) -> tuple[LogEntry, ...]:
     names = names_by_commit(repo)
     here = {checkpoint.commit for checkpoint in found}
-    return tuple(
-        LogEntry(checkpoint=c, names=names.get(c.commit, ()), above=_above(repo, c.commit, here)) for c in found
-    )
+    above = {commit: _above(repo, commit, here) for commit in here} if graph else {}
+    return tuple(LogEntry(checkpoint=c, names=names.get(c.commit, ()), above=above.get(c.commit, ())) for c in found)
 
 
 def _above(repo: Repository, commit: str, here: set[str]) -> tuple[str, ...]:

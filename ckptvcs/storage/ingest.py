@@ -1,17 +1,13 @@
 """Many new objects to disk at once: each byte is copied once, hashed with BLAKE3 and MD5, and written.
 
 A *driver* is a thread with one MD5 lane for each stream it works on. It fills a buffer of every stream, has it written by
-another thread, hashes all of them together meanwhile, and goes on. Memory is bounded by the buffers: drivers x lanes x
-1 MiB. Big objects are written past the page cache where the file system can (`O_DIRECT`): a checkpoint is rarely read again
-soon, and would push out what training reads all the time.
+another thread, hashes all of them together meanwhile, and goes on. Memory is bounded by the buffers: drivers x lanes x 1 MiB.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
-import mmap
 import os
 import threading
 from collections import deque
@@ -21,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.digest import Digest, hasher
 from ckptvcs.errors import IntegrityError
-from ckptvcs.storage import files, lanes
+from ckptvcs.storage import direct, files, lanes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -31,11 +27,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from ckptvcs.progress import Progress
-
-_STEP: Final = 1 << 20
-_ALIGNMENT: Final = 4096
-_DIRECT_FROM: Final = 4 << 20
-"""Smaller objects go through the page cache: the last, partial page costs more than it saves."""
 
 _MAX_DRIVERS: Final = 8
 _WRITERS: Final = 4
@@ -187,19 +178,18 @@ class _Stream:
         self._work = work
         self._number = number
         self._new = work.objects[number]
-        self._chunks = iter(self._new.chunks())
-        self._chunk = memoryview(b"")
+        self._source = direct.Source(self._new.chunks())
         self._blake3 = hasher()
         self._md5 = lanes.new() if alone else None
         self._taken = 0
         self._writing: Future[None] | None = None
         self._ended = False
-        # Aligned, as O_DIRECT wants it, with room behind for the padding of MD5 and of the last page.
-        self._buffer = memoryview(mmap.mmap(-1, _STEP + _ALIGNMENT))
+        self._buffer = direct.buffer()  # with room behind for the padding of MD5
         self.pending = self._buffer[:0]
         """What MD5 has still to see of the buffer."""
         self._path = str(work.folder / files.tmp_name())
-        self._fd = _open_new(self._path, direct=self._new.nbytes >= _DIRECT_FROM)
+        self._fd = _open_new(self._path)
+        self._output = direct.Output(self._fd, self._new.nbytes)
 
     @property
     def is_through(self) -> bool:
@@ -208,9 +198,10 @@ class _Stream:
     def fill(self) -> None:
         """Fill the buffer, give it to a writer, hash it with BLAKE3."""
         self._wait()
-        count = self._gather()
+        count = self._source.read_into(self._buffer[: direct.STEP])
+        self._ended = count < direct.STEP
         data = self._buffer[:count]
-        self._writing = self._work.writers.submit(self._write, count, self._taken)
+        self._writing = self._work.writers.submit(self._output.write, self._buffer, count)
         self._blake3.update(data)
         self._taken += count
         self._work.progress(count)
@@ -223,46 +214,11 @@ class _Stream:
             self._buffer[count : count + len(tail)] = tail
         self.pending = self._buffer[: count + len(tail)]
 
-    def _gather(self) -> int:
-        """Copy bytes into the buffer until it is full or the object ends."""
-        count = 0
-        while count < _STEP:
-            if not self._chunk:
-                following = next(self._chunks, None)
-                if following is None:
-                    self._ended = True
-                    break
-                self._chunk = memoryview(following).cast("B")
-                continue
-            size = min(_STEP - count, len(self._chunk))
-            self._buffer[count : count + size] = self._chunk[:size]
-            self._chunk = self._chunk[size:]
-            count += size
-        return count
-
     def _wait(self) -> None:
         """Wait until the buffer is written; raise what went wrong."""
         if self._writing is not None:
             writing, self._writing = self._writing, None
             writing.result()
-
-    def _write(self, count: int, offset: int) -> None:
-        whole = -(-count // _ALIGNMENT) * _ALIGNMENT  # O_DIRECT writes whole pages; the file is cut to size in the end
-        try:
-            files.write_all(self._fd, self._buffer[: whole if self._is_direct else count])
-        except OSError as err:
-            if err.errno != errno.EINVAL or not self._is_direct:
-                raise
-            self._leave_direct()
-            os.lseek(self._fd, offset, os.SEEK_SET)
-            files.write_all(self._fd, self._buffer[:count])
-
-    @property
-    def _is_direct(self) -> bool:
-        return bool(fcntl.fcntl(self._fd, fcntl.F_GETFL) & _DIRECT)
-
-    def _leave_direct(self) -> None:
-        fcntl.fcntl(self._fd, fcntl.F_SETFL, fcntl.fcntl(self._fd, fcntl.F_GETFL) & ~_DIRECT)
 
     def consumed(self, count: int) -> None:
         """Say that MD5 has seen the first `count` pending bytes."""
@@ -274,7 +230,7 @@ class _Stream:
             self._wait()
             if self._taken != self._new.nbytes:
                 raise other_size(self._taken, self._new)
-            os.ftruncate(self._fd, self._taken)
+            self._output.end()
             os.fchmod(self._fd, self._work.mode)
             os.fsync(self._fd)  # an error here is final for this file: the kernel may have dropped its pages
             name = self._md5.hexdigest() if self._md5 is not None else md5
@@ -295,18 +251,12 @@ class _Stream:
             os.unlink(self._path)
 
 
-_DIRECT: Final[int] = getattr(os, "O_DIRECT", 0)
-
-
-def _open_new(path: str, *, direct: bool) -> int:
+def _open_new(path: str) -> int:
     """A new temporary file, locked, which says to `files.sweep_temporaries` that someone is at it."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(path, flags, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        if direct and _DIRECT:
-            with contextlib.suppress(OSError):  # not on this file system
-                fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | _DIRECT)
     except BaseException:
         os.close(fd)
         os.unlink(path)

@@ -16,6 +16,7 @@ import secrets
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
 from ckptvcs.errors import IntegrityError, from_os_error
@@ -34,6 +35,9 @@ LinkKind = Literal["auto", "reflink", "hardlink", "copy"]
 
 HERE: Final = "."
 """What `walk` calls something that is in the place of the directory and is none."""
+
+_PLACERS: Final = 4
+"""Files that are placed at once: what keeps a disk busy."""
 
 _STAGE: Final = f"{files.PREFIX}stage-"
 _ASIDE: Final = f"{files.PREFIX}aside-"
@@ -85,6 +89,7 @@ def materialise(
     *,
     source: VerifiedStore,
     placing: Placing,
+    at_hand: Mapping[str, linking.Chunks] = MappingProxyType({}),
     progress: Progress = silent,
 ) -> None:
     """Make a directory hold exactly these files. What was there is gone afterwards: see `unsaved` first.
@@ -94,6 +99,7 @@ def materialise(
         members: path in the directory -> object, each of which `source` has checked.
         source: where the bytes are.
         placing: how they get there.
+        at_hand: what gives the bytes of some of the files from memory, by path; a copy need not read the object then.
         progress: told about bytes that are done with.
 
     Raises:
@@ -105,7 +111,7 @@ def materialise(
             _clean(parent, where.name)
             old = _verified_links(where, source)
             with _stage(parent) as (stage_name, stage):
-                _fill(stage, where, members, source=source, placing=placing, progress=progress)
+                _fill(stage, where, members, source=source, placing=placing, at_hand=at_hand, progress=progress)
                 _exchange(parent, stage_name, where.name)
     except OSError as err:
         raise from_os_error(err, doing=f"write '{where.path}'") from err
@@ -273,18 +279,25 @@ def _fill(
     *,
     source: VerifiedStore,
     placing: Placing,
+    at_hand: Mapping[str, linking.Chunks],
     progress: Progress,
 ) -> None:
+    def ways(member: str) -> Sequence[linking.Way]:
+        if member not in at_hand:
+            return placing.ways
+        *others, copy = placing.ways
+        return [*others, linking.from_memory(at_hand[member], members[member]), copy]
+
     def place(member: str) -> None:
         ref = members[member]
         folder, _, name = member.rpartition("/")
         # Not durable: a workspace can be made again, and a journal that is forced out would wait for all these bytes.
         with files.open_beneath(stage, folder, make=True, durable=False) as inner:
             if not _reuse(where.absolute(member), ref, source, inner, name):
-                linking.place(str(source.store.path(ref.name)), ref, placing.ways, inner, name)
+                linking.place(str(source.store.path(ref.name)), ref, ways(member), inner, name)
         progress(ref.nbytes)
 
-    with ThreadPoolExecutor(os.cpu_count() or 1, "ckptvcs-place") as pool:
+    with ThreadPoolExecutor(_PLACERS, "ckptvcs-place") as pool:
         list(pool.map(place, members))
 
 

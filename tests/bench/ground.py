@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -65,10 +64,6 @@ class DvcRoute:
     def checkout(self, revision: str) -> None:
         shell(f"git checkout -q {revision} && {PYTHON} dvc checkout -q", self.root)
 
-    def forget(self) -> None:
-        """Make room: the benchmark needs the objects of the last round no more."""
-        shutil.rmtree(self.root / ".dvc/cache/files", ignore_errors=True)
-
 
 def repository(root: Path, *, link: str = "auto") -> Repo:
     """A ckptvcs repository."""
@@ -83,5 +78,5 @@ def repository(root: Path, *, link: str = "auto") -> Repo:
 
 
 def forget(root: Path) -> None:
-    """Remove the objects of a repository."""
-    shutil.rmtree(root / ".dvc/cache/files", ignore_errors=True)
+    """Remove the objects that the workspace does not hold: the disk has no room for those of every round."""
+    shell(f"{PYTHON} dvc gc -q --workspace --force", root)

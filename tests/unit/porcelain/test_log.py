@@ -71,7 +71,7 @@ def test_a_merge_shows_every_checkpoint_once(merged: None, repo: Repo):
 
 
 def test_a_graph_has_every_child_before_its_parents(merged: None, repository: Repository):
-    found = log.log(repository, [repository.history.head()], topological=True)
+    found = log.log(repository, [repository.history.head()], graph=True)
 
     seen = [entry.checkpoint.commit for entry in found.entries]
     assert len(seen) == 5
