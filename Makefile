@@ -40,6 +40,7 @@ test-long: $(VENV)/.dev strace
 	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest -n 2 --dist load -q -m 'long or not long' --timeout 7200
 
 bench: $(VENV)/.dev
+	@$(BIN)/python -m compileall -q ckptvcs  # as pip does when it installs: what starts cold is measured
 	$(BIN)/python -m tests.bench.run --write docs/benchmarks.md
 
 lint: $(VENV)/.dev

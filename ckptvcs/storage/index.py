@@ -83,8 +83,10 @@ class LocalIndex:
 
     def is_stale(self, path: str, info: os.stat_result) -> bool:
         """Whether a file was seen before and has changed since, whatever it holds now."""
-        rows = self._query("SELECT stamp FROM seen WHERE path = ?", (path,))
-        return any(known != stamp(info) for (known,) in rows)
+        rows = self._query("SELECT stamp, name, digest, seal FROM seen WHERE path = ?", (_text(path),))
+        return any(
+            known != stamp(info) and seal == _seal(path, known, name, found) for known, name, found, seal in rows
+        )
 
     def saw(self, files: Iterable[tuple[str, os.stat_result, ObjectRef]]) -> None:
         """Note that these files, as they were then, held these objects."""

@@ -55,7 +55,7 @@ def place(path: str, ref: ObjectRef, ways: Sequence[Way], folder: int, name: str
         OSError: none of the ways is open, or the disk is full; there is no file then.
     """
     for way in ways:
-        if way is not copy and ref.nbytes == 0:
+        if way in (reflink, hardlink) and ref.nbytes == 0:
             continue
         try:
             way(path, name, folder)

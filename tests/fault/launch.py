@@ -98,7 +98,7 @@ def workspace_in_place() -> None:
     """The workspace directory is emptied and filled again where it is."""
     from ckptvcs.storage import workspace
 
-    def materialise(where: Any, members: Any, *, source: Any, placing: Any, progress: Any = lambda n: None) -> None:
+    def materialise(where: Any, members: Any, *, source: Any, **_: Any) -> None:
         import shutil
 
         folder = where.root / where.path

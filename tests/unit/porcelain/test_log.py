@@ -79,7 +79,7 @@ def test_a_graph_has_every_child_before_its_parents(merged: None, repository: Re
 
 
 def test_lines_lead_to_the_nearest_checkpoints_above(merged: None, repository: Repository, repo: Repo, history, world):
-    found = log.log(repository, [repository.history.head()])
+    found = log.log(repository, [repository.history.head()], graph=True)
 
     by_step = {e.checkpoint.manifest.step: e for e in found.entries}
     above = {

@@ -321,6 +321,39 @@ def test_a_hostile_member_writes_nothing_outside(
     assert outside == set()
 
 
+# -------------------------------------------------------------------------------------------------- bytes at hand
+
+
+def test_bytes_at_hand_are_not_read_again(where: Directory, source: VerifiedStore, stored: Stored):
+    members = stored(ONE)
+    for ref in members.values():
+        source.store.delete(ref.name)
+
+    workspace.materialise(
+        where, members, source=source, placing=COPY, at_hand={name: lambda d=data: [d] for name, data in ONE.items()}
+    )
+
+    assert contents(where.root / where.path) == ONE
+
+
+@pytest.mark.parametrize("now", [b"", b"{", b"[]", b"{} ", b"{}" + bytes(5 << 20)], ids=len)
+def test_bytes_that_have_changed_since_are_not_taken(
+    where: Directory, source: VerifiedStore, stored: Stored, now: bytes
+):
+    workspace.materialise(where, stored(ONE), source=source, placing=COPY, at_hand={"a.json": lambda: [now]})
+
+    assert contents(where.root / where.path) == ONE
+
+
+def test_a_link_is_better_than_bytes_at_hand(where: Directory, source: VerifiedStore, stored: Stored):
+    members, name = stored(ONE), "model/w.safetensors"
+    hard = Placing(link="hardlink", privileged=False)
+
+    workspace.materialise(where, members, source=source, placing=hard, at_hand={name: lambda: [ONE[name]]})
+
+    assert (where.root / where.path / name).samefile(source.store.path(members[name].name))
+
+
 # ---------------------------------------------------------------------------------------------- what dead ones left
 
 
