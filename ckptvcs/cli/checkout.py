@@ -25,15 +25,16 @@ def command(ctx: click.Context, *, revision: str | None, new_branch: str | None,
       ckpt checkout exp-a
       ckpt checkout golden/base
     """
-    from ckptvcs.cli import render
+    from ckptvcs.cli import render, waiting
     from ckptvcs.porcelain import checkout
 
     if revision is None and new_branch is None:
         raise click.UsageError("name a revision to go to, or a new branch with -b", ctx)
     repo = open_repo(ctx)
-    plan = checkout.plan_checkout(repo, revision or "HEAD", new_branch=new_branch)
+    with waiting.busy("looking at the workspace"):
+        plan = checkout.plan_checkout(repo, revision or "HEAD", new_branch=new_branch)
     if not dry_run:
-        with render.progress("checking out", 2 * plan.nbytes) as advance:
+        with waiting.progress("checking out", 2 * plan.nbytes) as advance:
             checkout.execute(repo, plan, advance)
     if as_json:
         found = [render.checkpoint_json(checkpoint) for checkpoint in plan.checkpoints]

@@ -51,17 +51,18 @@ def command(ctx: click.Context, /, *, source: Path, as_json: bool, dry_run: bool
       ckpt commit outputs/checkpoint-500 --run bert-lr3e-4 --metric val_loss=0.31
       ckpt commit last.ckpt --branch exp-a --data data/train.txt
     """
-    from ckptvcs.cli import render
+    from ckptvcs.cli import render, waiting
     from ckptvcs.porcelain import commit, incoming
 
     repo = open_repo(ctx)
     chosen = _options(options)
-    what = incoming.from_path(source, allow_pickle=options["allow_pickle"], follow_links=options["follow_links"])
-    plan = commit.plan(repo, what, chosen)
+    with waiting.busy(f"reading {source.name}"):
+        what = incoming.from_path(source, allow_pickle=options["allow_pickle"], follow_links=options["follow_links"])
+        plan = commit.plan(repo, what, chosen)
     if dry_run:
         _say_plan(plan, as_json=as_json)
         return
-    with render.progress("writing", plan.new_bytes) as advance:
+    with waiting.progress("writing", plan.new_bytes) as advance:
         receipt = commit.execute(repo, plan, advance)
     for text in receipt.notes:
         render.note(text)

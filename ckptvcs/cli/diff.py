@@ -34,10 +34,11 @@ def command(
       ckpt diff golden/base exp-a@best --tensors
       ckpt diff HEAD~3 --values
     """
-    from ckptvcs.cli import render
+    from ckptvcs.cli import render, waiting
     from ckptvcs.porcelain import compare
 
-    compared = compare.diff(open_repo(ctx), before, after, track=track, values=values)
+    with waiting.busy("comparing"):
+        compared = compare.diff(open_repo(ctx), before, after, track=track, values=values)
     for text in compared.notes:
         render.note(text)
     if as_json:

@@ -15,18 +15,19 @@ from ckptvcs.cli.options import json_option
 def command(ctx: click.Context, *, as_json: bool) -> int:
     """Say what is wrong here, and what mends it.
 
-    Looks at git, DVC, the cache, the configuration and what is checked out; changes nothing. The exit status is 1 if
-    something was found.
+    Looks at git, DVC, the configuration, the cache, and every checkpoint that a branch or tag leads to; changes nothing.
+    The exit status is 1 if something was found.
 
     \b
     Examples:
       ckpt doctor
       ckpt doctor --json
     """
-    from ckptvcs.cli import render
+    from ckptvcs.cli import render, waiting
     from ckptvcs.porcelain import doctor
 
-    found = doctor.examine(Path(ctx.find_root().obj or "."))
+    with waiting.busy("looking at every checkpoint"):
+        found = doctor.examine(Path(ctx.find_root().obj or "."))
     if as_json:
         render.answer_json({"findings": found})
         return 1 if found else 0

@@ -51,7 +51,7 @@ def command(
       ckpt export golden/base weights.safetensors
       ckpt export exp-a@best best-model --format hf
     """
-    from ckptvcs.cli import render
+    from ckptvcs.cli import render, waiting
     from ckptvcs.porcelain import exchange
 
     repo = open_repo(ctx)
@@ -65,7 +65,8 @@ def command(
         track=track,
     )
     if not dry_run:
-        exchange.execute(repo, plan)
+        with waiting.busy(f"writing {destination.name}"):
+            exchange.execute(repo, plan)
     if as_json:
         document = render.checkpoint_json(plan.checkpoint)
         render.answer_json(

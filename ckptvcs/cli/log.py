@@ -38,7 +38,7 @@ def command(
       ckpt log exp-a -n 5
       ckpt log --graph --all
     """
-    from ckptvcs.cli import render
+    from ckptvcs.cli import render, waiting
     from ckptvcs.porcelain import checkpoints, log
 
     repo = open_repo(ctx)
@@ -49,7 +49,8 @@ def command(
         tips = []
     else:
         tips = [checkpoints.locate(repo, revision or "HEAD", track)]
-    found = log.log(repo, tips, track=track, limit=_limit(limit), graph=graph)
+    with waiting.busy("reading the history"):
+        found = log.log(repo, tips, track=track, limit=_limit(limit), graph=graph)
     if as_json:
         entries = [render.checkpoint_json(entry.checkpoint, entry.names) for entry in found.entries]
         render.answer_json({"checkpoints": entries, "more": found.more})

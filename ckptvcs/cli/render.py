@@ -1,15 +1,12 @@
-"""Words and numbers for people and scripts: the only module that prints. Answers to stdout, talk to stderr."""
+"""Words and numbers for people and scripts: what is printed. Answers to stdout, talk to stderr."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
 import os
 import re
-import sys
-import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +16,10 @@ import msgspec
 from ckptvcs.paths import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from ckptvcs.domain.checkpoint import Checkpoint
     from ckptvcs.errors import CkptvcsError
-    from ckptvcs.progress import Progress
-
-_PROGRESS_AFTER_S = 1.0
-
 
 # -------------------------------------------------------------------------------------------------------------- channels
 
@@ -69,60 +62,6 @@ def error(err: CkptvcsError, *, as_json: bool) -> None:
 def note(line: str) -> None:
     """Tell the user something that is no error."""
     talk(f"{click.style('note:', fg='yellow')} {printable(line)}")
-
-
-# -------------------------------------------------------------------------------------------------------------- progress
-
-
-@contextlib.contextmanager
-def progress(doing: str, total: int) -> Iterator[Progress]:
-    """A bar on stderr for what takes longer than a second; nothing where stderr is no terminal.
-
-    Args:
-        doing: what is done, such as `writing`.
-        total: bytes in all.
-
-    Yields:
-        A function to be told about bytes that are done with.
-    """
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    bar = _Bar(doing, total)
-    try:
-        yield bar.advance
-    finally:
-        bar.close()
-
-
-class _Bar:
-    """A bar that appears late, so that quick commands neither flicker nor pay for importing it."""
-
-    def __init__(self, doing: str, total: int) -> None:
-        self._doing, self._total, self._done = doing, total, 0
-        self._begin = time.monotonic()
-        self._bar: Any = None
-        self._task: Any = None
-
-    def advance(self, nbytes: int) -> None:
-        self._done += nbytes
-        if self._bar is None and time.monotonic() - self._begin > _PROGRESS_AFTER_S:
-            self._show()
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self._done)
-
-    def _show(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task(self._doing, total=self._total)
-        self._bar.start()
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
 
 # ---------------------------------------------------------------------------------------------------------------- values

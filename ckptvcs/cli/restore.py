@@ -38,13 +38,14 @@ def command(
       ckpt restore HEAD
       ckpt restore exp-a@best --component model --to /tmp/best
     """
-    from ckptvcs.cli import render
+    from ckptvcs.cli import render, waiting
     from ckptvcs.porcelain import checkout
 
     repo = open_repo(ctx)
-    plan = checkout.plan_restore(repo, revision, components=components, to=to, track=track)
+    with waiting.busy("looking at the workspace"):
+        plan = checkout.plan_restore(repo, revision, components=components, to=to, track=track)
     if not dry_run:
-        with render.progress("restoring", 2 * plan.nbytes) as advance:
+        with waiting.progress("restoring", 2 * plan.nbytes) as advance:
             checkout.execute(repo, plan, advance)
     (checkpoint,) = plan.checkpoints
     places = [str(placement.where.root / placement.where.path) for placement in plan.placements]

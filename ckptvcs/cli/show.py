@@ -29,10 +29,11 @@ def command(ctx: click.Context, *, revision: str, tensors: bool, track: str | No
       ckpt show exp-a@best:val_loss
       ckpt show golden/base --tensors
     """
-    from ckptvcs.cli import render
+    from ckptvcs.cli import render, waiting
     from ckptvcs.porcelain import show
 
-    shown = show.show(open_repo(ctx), revision, track=track, tensors=tensors)
+    with waiting.busy(f"looking for {revision}"):
+        shown = show.show(open_repo(ctx), revision, track=track, tensors=tensors)
     if as_json:
         render.answer_json(_json(shown))
     else:

@@ -159,14 +159,6 @@ def test_what_is_not_known_is_left_out(capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().err == "error: no run 'x'\n"
 
 
-def test_a_bar_is_not_shown_where_nobody_looks(capsys: pytest.CaptureFixture[str]):
-    with render.progress("writing", 100) as advance:
-        advance(50)
-        advance(50)
-
-    assert capsys.readouterr() == ("", "")
-
-
 def test_names_are_decorated_as_git_does():
     assert render.names_text([]) == ""
     assert "HEAD -> main" in render.names_text(["HEAD -> main", "tag: v\x1b1"])
