@@ -227,7 +227,7 @@ def execute(repo: Repository, plan: CheckoutPlan, progress: Progress = silent) -
     """
     repo.objects.check((ref for p in plan.placements for ref in p.members.values()), progress)
     with repo.dvc_lock(), repo.lock() as (lock, note):
-        finish_interrupted(repo, note)
+        finish_interrupted(repo, note, lock)
         if plan.move_head:
             _move_head(repo, plan, lock)
         for placement in plan.placements:

@@ -213,7 +213,7 @@ def execute(repo: Repository, plan: CommitPlan, progress: Progress = silent) -> 
     refs = _store(repo, plan, progress)
     directory = _store_directory(repo, refs)
     with repo.dvc_lock(), repo.lock() as (lock, note):
-        finish_interrupted(repo, note)
+        finish_interrupted(repo, note, lock)
         locks.refuse_while_writing(repo.root, repo.track_path(plan.track))
         _restore_missing(repo, plan, refs)
         commit, description = _commit(repo, plan, refs, directory, lock)

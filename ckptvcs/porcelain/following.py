@@ -14,7 +14,7 @@ from ckptvcs.errors import LockHeld, StorageError
 from ckptvcs.paths import printable
 from ckptvcs.storage import workspace
 from ckptvcs.storage.dvc import pointer
-from ckptvcs.storage.history import worktree
+from ckptvcs.storage.history import commits, worktree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -57,7 +57,8 @@ class Following:
         if self._target.checked_out:
             worktree.wait_until_free(self._repo.history, "update git's index")
             note = {"ref": self._target.ref, "commit": self._commit, "track": self._track}
-            self._lock.write_note({"follow": note})
+            # The locks as well: libgit2 leaves that of the index behind if we are killed while it writes the index.
+            self._lock.write_note({"follow": note, "locks": commits.lock_files(self._repo.history)})
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None and self._target.checked_out:
@@ -70,8 +71,14 @@ def _follow(repo: Repository, track: str, ours: Mapping[str, bytes]) -> None:
     worktree.follow(repo.history, ours, ignore_file=ignored, entry=lambda text: pointer.with_ignored(text, track))
 
 
-def finish_interrupted(repo: Repository, note: Mapping[str, Any]) -> None:
-    """Finish what a process was killed at: its branch has moved, but index and worktree have not followed."""
+def finish_interrupted(repo: Repository, note: Mapping[str, Any], lock: Lock) -> None:
+    """Finish what a process was killed at: its branch has moved, but index and worktree have not followed.
+
+    Args:
+        repo: the repository.
+        note: what that process left in our repository lock.
+        lock: the lock, held.
+    """
     follow = note.get("follow")
     head, branch = repo.history.head(), repo.history.head_branch()
     if not isinstance(follow, dict) or head is None or branch is None:
@@ -81,9 +88,9 @@ def finish_interrupted(repo: Repository, note: Mapping[str, Any]) -> None:
     track = check_track(str(follow.get("track")))
     paths = (repo.pointer_path(track), repo.manifest_path(track))
     blobs = {path: repo.history.blob_id(head, path) for path in paths}
-    _follow(
-        repo, track, {path: repo.history.blob(blob, limit=manifests.MAX_BYTES) for path, blob in blobs.items() if blob}
-    )
+    ours = {path: repo.history.blob(blob, limit=manifests.MAX_BYTES) for path, blob in blobs.items() if blob}
+    with commits.announced(repo.history, lock):
+        _follow(repo, track, ours)
 
 
 def into_workspace(
@@ -111,8 +118,8 @@ def into_workspace(
     where = repo.workspace(track)
     saved = {str(path) for path in committed}
     try:
-        with repo.lock() as (_, note):
-            finish_interrupted(repo, note)
+        with repo.lock() as (lock, note):
+            finish_interrupted(repo, note, lock)
             if repo.history.head() != commit:
                 return []
             lost = [member for member in workspace.unsaved(where, repo.objects) if where.absolute(member) not in saved]

@@ -9,6 +9,7 @@ import pytest
 from tests.support import strace
 from tests.support.scenarios import SCENARIOS, Ground, Scenario, ground
 
+COMMIT, _, CHECKOUT, _ = SCENARIOS
 IN_SHORT = 8
 """Points of a scenario in the default run; `make test-long` takes all of them."""
 
@@ -46,6 +47,34 @@ def test_a_kill_loses_nothing(scenario: Scenario, prepared: Ground, tmp_path: Pa
     died = sweep(scenario, strace.sample(points, IN_SHORT), prepared, tmp_path)
 
     assert died >= IN_SHORT // 2, "hardly any of the kills came through: the harness is blind"
+
+
+@pytest.mark.parametrize("scenario", [COMMIT, CHECKOUT], ids=lambda s: s.name)
+def test_a_kill_while_git_locks_its_index_locks_nobody_out(scenario: Scenario, prepared: Ground, tmp_path: Path):
+    points = [point for point in points_of(scenario, prepared, tmp_path) if point.fits(r"/index\.lock")]
+
+    assert sweep(scenario, points, prepared, tmp_path) >= 3
+
+
+def test_a_kill_of_the_command_that_cleans_up_after_a_kill(prepared: Ground, tmp_path: Path):
+    killed, again, here = tmp_path / "killed", tmp_path / "again", tmp_path / "here"
+    for point in points_of(COMMIT, prepared, tmp_path):
+        if point.fits(r"/index\.lock"):
+            strace.kill(COMMIT.command(), prepared.copy(killed).world.root, point)
+            if (killed / "repo/.git/index.lock").exists():
+                break
+    else:
+        raise AssertionError("no kill left anything to clean up")
+    calls = strace.trace(COMMIT.command(), Ground(killed).copy(again).world.root, tmp_path / "log")
+    points = [point for point in strace.points(calls, again) if point.fits(r"/index\.lock")]
+
+    died = 0
+    for point in points:
+        done = strace.kill(COMMIT.command(), Ground(killed).copy(here).world.root, point)
+        died += done.returncode != 0
+        COMMIT.examine(Ground(here, prepared.before), done=done.returncode == 0)
+
+    assert died >= 3
 
 
 @pytest.mark.long

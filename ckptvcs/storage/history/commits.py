@@ -23,7 +23,6 @@ from ckptvcs.storage.history.repository import HEADS, TAGS, CommitId, History, I
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
-    from pathlib import Path
 
 _REF_LOCK_WAIT_S: Final = 5.0
 """How long another git process may hold the lock of a ref; it needs milliseconds."""
@@ -119,7 +118,7 @@ def announced(history: History, lock: Lock, *refs: str) -> Iterator[None]:
         refs: full names of the refs that will be moved; HEAD, index and packed refs are always meant.
     """
     note = lock.read_note()
-    lock.write_note({**note, "locks": [str(path) for path in _lock_files(history, refs)]})
+    lock.write_note({**note, "locks": lock_files(history, *refs)})
     try:
         yield
     finally:
@@ -181,9 +180,13 @@ def _remove_reflog(history: History, ref: str) -> None:
             os.rmdir(folder)
 
 
-def _lock_files(history: History, refs: tuple[str, ...]) -> list[Path]:
-    own = [history.git_dir / name for name in ("HEAD.lock", "index.lock")]
-    return [*(history.common_dir / f"{ref}.lock" for ref in refs), history.common_dir / "packed-refs.lock", *own]
+def lock_files(history: History, *refs: str) -> list[str]:
+    """What `announced` announces: the lock files of these refs, and those of HEAD, index and packed refs.
+
+    They are relative to git's common folder: a copy of the repository has the note too, and must not clean up elsewhere.
+    """
+    own = [os.path.relpath(history.git_dir / name, history.common_dir) for name in ("HEAD.lock", "index.lock")]
+    return [*(f"{ref}.lock" for ref in refs), "packed-refs.lock", *own]
 
 
 @contextlib.contextmanager
@@ -205,18 +208,21 @@ def repository_lock(history: History, *, now: float, timeout_s: float) -> Iterat
     with Lock(history.private / "lock", timeout_s=timeout_s) as lock:
         note, age = lock.read_note(), lock.note_age_s(now)
         if note:
-            _remove_left_locks(note, now - age)
+            _remove_left_locks(history, note, now - age)
         yield lock, note
         if note:
             lock.write_note({})
 
 
-def _remove_left_locks(note: Mapping[str, Any], announced: float) -> None:
+def _remove_left_locks(history: History, note: Mapping[str, Any], announced: float) -> None:
     locks = note.get("locks")
     for name in locks if isinstance(locks, list) else ():
-        with contextlib.suppress(OSError, TypeError):
-            if -1.0 <= os.lstat(name).st_mtime - announced <= _NOTE_WINDOW_S:
-                os.unlink(name)
+        if not isinstance(name, str) or os.path.isabs(name) or ".." in name.split("/") or not name.endswith(".lock"):
+            continue  # who hands us a folder with a note in it does not choose what is removed
+        with contextlib.suppress(OSError):
+            path = history.common_dir / name
+            if -1.0 <= os.lstat(path).st_mtime - announced <= _NOTE_WINDOW_S:
+                os.unlink(path)
 
 
 # --------------------------------------------------------------------------------------------------- branches, tags

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import threading
 import time
@@ -372,7 +374,7 @@ def test_the_note_of_a_killed_process_is_handed_on_once(history: History, ground
     died.wait()
 
     with commits.repository_lock(history, now=time.time(), timeout_s=0) as (_, note):
-        assert sorted(note["locks"]) == sorted(str(ground / ".git" / name) for name in LOCKS)
+        assert sorted(note["locks"]) == sorted(LOCKS)
     with commits.repository_lock(history, now=time.time(), timeout_s=0) as (_, note):
         assert note == {}
 
@@ -387,6 +389,34 @@ def test_a_note_survives_a_cleaner_that_fails(history: History, ground: Path, py
 
     with commits.repository_lock(history, now=time.time(), timeout_s=0) as (_, note):
         assert note["locks"]
+
+
+def test_a_hostile_note_removes_nothing_but_locks_of_git(history: History, ground: Path, tmp_path: Path):
+    outside, inside = tmp_path / "precious.lock", ground / ".git/config"
+    outside.touch()
+    inside.touch()
+    (ground / ".git/ckptvcs").mkdir()
+    names = [str(outside), os.path.relpath(outside, ground / ".git"), "config", "./config", "refs/../config"]
+    (ground / ".git/ckptvcs/lock").write_text(json.dumps({"locks": names}))
+
+    with commits.repository_lock(history, now=time.time(), timeout_s=0):
+        pass
+
+    assert outside.exists()
+    assert inside.exists()
+
+
+def test_the_note_in_a_copy_of_a_repository_cleans_up_there(history: History, ground: Path, python, tmp_path: Path):
+    died = python(DIE, ground, *LOCKS)
+    died.kill()
+    died.wait()
+    shutil.copytree(ground, tmp_path / "copy")
+
+    with commits.repository_lock(History.discover(tmp_path / "copy"), now=time.time(), timeout_s=0):
+        pass
+
+    assert [name for name in LOCKS if (tmp_path / "copy/.git" / name).exists()] == []
+    assert all((ground / ".git" / name).exists() for name in LOCKS), "it is somebody else's"
 
 
 @pytest.mark.parametrize(
