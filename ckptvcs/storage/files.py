@@ -166,12 +166,23 @@ def sweep_temporaries(folder: Path, now: float) -> list[str]:
     removed = []
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for entry in os.scandir(folder):
-            ours = entry.name.startswith(PREFIX) and entry.name.endswith(_TMP_SUFFIX)
-            if ours and entry.is_file(follow_symlinks=False) and _is_abandoned(entry, now):
+            if _is_temporary(entry.name) and entry.is_file(follow_symlinks=False) and _is_abandoned(entry, now):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(entry.path)
                     removed.append(entry.name)
     return removed
+
+
+def remove_temporaries(folder: int) -> None:
+    """Remove every temporary file in an open folder in which only the holder of a lock writes, which the caller is."""
+    for name in os.listdir(folder):
+        if _is_temporary(name):
+            with contextlib.suppress(OSError):  # it is in nobody's way
+                os.unlink(name, dir_fd=folder)
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(PREFIX) and name.endswith(_TMP_SUFFIX)
 
 
 def _is_abandoned(entry: os.DirEntry[str], now: float) -> bool:

@@ -50,8 +50,11 @@ def test_a_kill_loses_nothing(scenario: Scenario, prepared: Ground, tmp_path: Pa
 
 
 @pytest.mark.parametrize("scenario", [COMMIT, CHECKOUT], ids=lambda s: s.name)
-def test_a_kill_while_git_locks_its_index_locks_nobody_out(scenario: Scenario, prepared: Ground, tmp_path: Path):
-    points = [point for point in points_of(scenario, prepared, tmp_path) if point.fits(r"/index\.lock")]
+def test_a_kill_while_index_and_pointers_follow_leaves_nothing_behind(
+    scenario: Scenario, prepared: Ground, tmp_path: Path
+):
+    follows = r"/index\.lock|/checkpoints/(\.ckptvcs-\w+\.tmp|model\.(dvc|json))"
+    points = [point for point in points_of(scenario, prepared, tmp_path) if point.fits(follows)]
 
     assert sweep(scenario, points, prepared, tmp_path) >= 3
 

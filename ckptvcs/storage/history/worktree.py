@@ -107,7 +107,7 @@ def _addition(history: History, path: str) -> bytes:
 def follow(history: History, paths: Mapping[str, bytes], *, ignore_file: str, entry: Callable[[str], str]) -> None:
     """Make index and worktree show files of ours as they were just committed.
 
-    Safe to repeat: a process that died in between is finished by the next one.
+    Safe to repeat: a process that died in between is finished by the next one. Only for who holds our repository lock.
 
     Args:
         history: a repository whose HEAD is the commit.
@@ -212,6 +212,7 @@ def _staged_text(repo: pygit2.Repository, index: Any, path: str) -> str:
 def _write(history: History, path: str, data: bytes) -> None:
     folder, _, name = path.rpartition("/")
     with files.open_folder(history.root) as root, files.open_beneath(root, folder, make=True) as inner:
+        files.remove_temporaries(inner)
         files.replace_in(inner, name, data)
 
 

@@ -344,3 +344,14 @@ def test_processes_that_take_turns_lose_no_update(tmp_path: Path, python):
         writer.communicate("\n", timeout=60)
 
     assert (tmp_path / "count").read_text() == "200"
+
+
+def test_who_holds_the_lock_removes_every_temporary_file(tmp_path: Path):
+    kept = ["model.tmp", ".ckptvcs-stage-x", "model.dvc"]
+    for name in [*kept, ".ckptvcs-young.tmp"]:
+        (tmp_path / name).write_bytes(b"")
+
+    with files.open_folder(tmp_path) as folder:
+        files.remove_temporaries(folder)
+
+    assert sorted(os.listdir(tmp_path)) == sorted(kept)
