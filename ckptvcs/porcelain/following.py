@@ -61,6 +61,8 @@ class Following:
             self._lock.write_note({"follow": note, "locks": commits.lock_files(self._repo.history)})
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, StorageError):
+            return  # what libgit2 could not finish or take back is for the next command, which reads the note
         if kind is None and self._target.checked_out:
             _follow(self._repo, self._track, self._ours)
         self._lock.write_note({})

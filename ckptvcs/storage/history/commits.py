@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pygit2
 from pygit2.enums import FileMode, ObjectType
 
-from ckptvcs.errors import LockHeld, RefMoved, WouldOverwrite, from_os_error
+from ckptvcs.errors import LockHeld, RefMoved, StorageError, WouldOverwrite, from_os_error
 from ckptvcs.storage.files import Lock
 from ckptvcs.storage.history.repository import HEADS, TAGS, CommitId, History, Identity, git_errors, is_locked
 
@@ -110,7 +110,7 @@ def move_ref(history: History, ref: str, *, old: CommitId | None, new: str | Non
 
 @contextlib.contextmanager
 def announced(history: History, lock: Lock, *refs: str) -> Iterator[None]:
-    """Say which lock files libgit2 may leave behind if this process is killed in the block.
+    """Say which lock files libgit2 may leave behind if this process is killed in the block, or the disk fails in it.
 
     Args:
         history: the repository.
@@ -121,8 +121,12 @@ def announced(history: History, lock: Lock, *refs: str) -> Iterator[None]:
     lock.write_note({**note, "locks": lock_files(history, *refs)})
     try:
         yield
-    finally:
+    except StorageError:
+        raise  # then libgit2 may not have been able to remove what it made: the next holder of our lock does
+    except BaseException:
         lock.write_note(note)
+        raise
+    lock.write_note(note)
 
 
 def _swap(history: History, ref: str, old: CommitId | None, new: str | None, reason: str) -> None:
@@ -137,6 +141,8 @@ def _swap(history: History, ref: str, old: CommitId | None, new: str | None, rea
             if not is_locked(err):
                 with git_errors(f"move '{ref}'"):
                     raise
+            if _remove_husk(history, ref):
+                continue
             if time.monotonic() >= end:
                 raise LockHeld(
                     f"cannot move '{ref}'",
@@ -159,6 +165,22 @@ def _swap_once(history: History, ref: str, old: CommitId | None, new: str | None
         history.repo.create_reference_direct(ref, pygit2.Oid(hex=new), False, message=reason)  # noqa: FBT003 - no keyword
     else:
         now.set_target(pygit2.Oid(hex=new), reason)
+
+
+def _remove_husk(history: History, ref: str) -> bool:
+    """Remove a lock file that is the ref itself; says whether there was one.
+
+    libgit2 gives a new ref its name by a second link to its lock file, and does not notice if it cannot remove the first.
+    """
+    path = history.common_dir / ref
+    lock = path.with_name(f"{path.name}.lock")
+    try:
+        if os.lstat(lock).st_ino != os.lstat(path).st_ino:
+            return False
+        os.unlink(lock)
+    except OSError:
+        return False
+    return True
 
 
 def _moved(ref: str) -> RefMoved:
@@ -185,7 +207,9 @@ def lock_files(history: History, *refs: str) -> list[str]:
 
     They are relative to git's common folder: a copy of the repository has the note too, and must not clean up elsewhere.
     """
-    own = [os.path.relpath(history.git_dir / name, history.common_dir) for name in ("HEAD.lock", "index.lock")]
+    own = [
+        os.path.relpath(history.git_dir.resolve() / name, history.common_dir) for name in ("HEAD.lock", "index.lock")
+    ]
     return [*(f"{ref}.lock" for ref in refs), "packed-refs.lock", *own]
 
 

@@ -391,6 +391,18 @@ def test_a_note_survives_a_cleaner_that_fails(history: History, ground: Path, py
         assert note["locks"]
 
 
+def test_a_lock_file_that_is_the_ref_itself_is_in_nobodys_way(history: History, ground: Path, ask):
+    heads = ground / ".git/refs/heads"
+    head = CommitId(ask("rev-parse", "HEAD").strip())
+    ask("branch", "exp")
+    (heads / "exp.lock").hardlink_to(heads / "exp")
+
+    with commits.repository_lock(history, now=time.time(), timeout_s=0) as (lock, _):
+        commits.delete_ref(history, "refs/heads/exp", old=head, lock=lock)
+
+    assert not list(heads.glob("exp*"))
+
+
 def test_a_hostile_note_removes_nothing_but_locks_of_git(history: History, ground: Path, tmp_path: Path):
     outside, inside = tmp_path / "precious.lock", ground / ".git/config"
     outside.touch()
