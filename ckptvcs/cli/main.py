@@ -86,7 +86,18 @@ def cli(ctx: click.Context, path: str) -> None:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run `ckpt` and exit with its status."""
     as_json = "--json" in (sys.argv[1:] if args is None else args)
-    sys.exit(run(args, as_json=as_json))
+    status = run(args, as_json=as_json)
+    for name in ("stdout", "stderr"):
+        _give_up_if_stuck(name)
+    sys.exit(status)
+
+
+def _give_up_if_stuck(name: str) -> None:
+    """Let go of a stream that cannot get rid of its words, which was reported already: Python would exit with 120 for it."""
+    try:
+        getattr(sys, name).flush()
+    except (OSError, ValueError):  # ValueError: it is closed
+        setattr(sys, name, None)
 
 
 def run(args: Sequence[str] | None, *, as_json: bool) -> int:

@@ -62,7 +62,7 @@ def python(script: str | list[str]) -> list[str]:
     return [sys.executable, "-B", *([script] if isinstance(script, str) else script)]
 
 
-ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": ""}
 
 
 def trace(command: list[str], cwd: Path, log: Path) -> list[tuple[str, str, str]]:
