@@ -12,6 +12,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from ckptvcs.paths import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -58,7 +60,8 @@ class _Bar:
     def _show(self) -> None:
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
 
-        self._bar = _on_stderr(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        text = TextColumn("{task.description}", markup=False)
+        self._bar = _on_stderr(text, BarColumn(), DownloadColumn(), TimeRemainingColumn())
         self._task = self._bar.add_task(self._doing, total=self._total)
         self._bar.start()
 
@@ -97,8 +100,9 @@ class _Spinner:
     def _show(self) -> None:
         from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        bar = _on_stderr(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        bar.add_task(self._doing, total=None)
+        text = TextColumn("{task.description}", markup=False)  # a file name may look like markup
+        bar = _on_stderr(SpinnerColumn(), text, TimeElapsedColumn())
+        bar.add_task(printable(self._doing), total=None)
         with self._mutex:
             if not self._closed:
                 bar.start()

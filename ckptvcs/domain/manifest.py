@@ -156,7 +156,7 @@ _DECODER: Final = msgspec.json.Decoder(Manifest)
 
 
 def _canonical(document: dict[str, Any]) -> bytes:
-    # `json` itself indents in Python, three times slower; a history is read by the thousand.
+    # `json` itself indents in Python, which is slow, and manifests are read by the thousand.
     text = json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return (msgspec.json.format(text, indent=1) + "\n").encode("utf-8")
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 STEP: Final = 1 << 20
 """How many bytes are written at once."""
 
+PARALLEL: Final = 4
+"""Writes under way at once: what keeps a disk busy without keeping it from anything else."""
+
 _PAGE: Final = 4096
 _FROM: Final = 4 << 20
 """Smaller files go through the page cache: the last, partial page costs more than it saves."""

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from ckptvcs.progress import Progress
 
 _MAX_DRIVERS: Final = 8
-_WRITERS: Final = 4
-"""Writes under way at once: what keeps a disk busy without keeping it from anything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ def ingest(
     queue = deque(sorted(range(len(objects)), key=lambda i: objects[i].nbytes))
     share = -(-len(objects) // drivers)
     with (
-        ThreadPoolExecutor(_WRITERS, "ckptvcs-write") as writers,
+        ThreadPoolExecutor(direct.PARALLEL, "ckptvcs-write") as writers,
         ThreadPoolExecutor(drivers, "ckptvcs-ingest") as pool,
     ):
         work = _Work(

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ckptvcs.digest import hasher
+from ckptvcs.errors import CkptvcsError
 from ckptvcs.storage import direct, files
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def from_memory(chunks: Chunks, ref: ObjectRef) -> Way:
     """
 
     def write(_: str, name: str, folder: int) -> None:
-        found, buffer, source = hasher(), direct.buffer(), direct.Source(chunks())
+        found, buffer, source = hasher(), direct.buffer(), direct.Source(_steady(chunks))
         with _new(name, folder) as new:
             output = direct.Output(new, ref.nbytes)
             while count := source.read_into(buffer[: direct.STEP]):
@@ -94,16 +95,27 @@ def from_memory(chunks: Chunks, ref: ObjectRef) -> Way:
                 output.write(buffer, count)
             output.end()
             if found.hexdigest() != ref.digest:
-                raise OSError(errno.EINVAL, "the bytes in memory have changed", name)
+                raise _changed()
 
     return write
+
+
+def _steady(chunks: Chunks) -> Iterator[Buffer]:
+    """The pieces, as long as they can be had: they may come from a file of the user that is gone by now."""
+    try:
+        yield from chunks()
+    except (OSError, CkptvcsError) as err:
+        raise _changed() from err
+
+
+def _changed() -> OSError:
+    return OSError(errno.EINVAL, "the bytes at hand are not what they were")
 
 
 def copy(path: str, name: str, folder: int) -> None:
     """Have bytes of its own.
 
-    Not `copy_file_range`: where the file system cannot clone, Linux copies page by page, 1.8 times (from the disk) to 2.5
-    times (from the page cache) slower than this.
+    Not `copy_file_range`: where the file system cannot clone, Linux copies page by page, which is slower than this.
     """
     with _source_and_new(path, name, folder) as (source, new):
         left = os.fstat(source).st_size

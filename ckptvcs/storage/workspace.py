@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from ckptvcs.errors import IntegrityError, from_os_error
 from ckptvcs.progress import Progress, silent
-from ckptvcs.storage import files, linking
+from ckptvcs.storage import direct, files, linking
 from ckptvcs.storage.verified import identify
 
 if TYPE_CHECKING:
@@ -35,9 +35,6 @@ LinkKind = Literal["auto", "reflink", "hardlink", "copy"]
 
 HERE: Final = "."
 """What `walk` calls something that is in the place of the directory and is none."""
-
-_PLACERS: Final = 4
-"""Files that are placed at once: what keeps a disk busy."""
 
 _STAGE: Final = f"{files.PREFIX}stage-"
 _ASIDE: Final = f"{files.PREFIX}aside-"
@@ -297,7 +294,7 @@ def _fill(
                 linking.place(str(source.store.path(ref.name)), ref, ways(member), inner, name)
         progress(ref.nbytes)
 
-    with ThreadPoolExecutor(_PLACERS, "ckptvcs-place") as pool:
+    with ThreadPoolExecutor(direct.PARALLEL, "ckptvcs-place") as pool:
         list(pool.map(place, members))
 
 

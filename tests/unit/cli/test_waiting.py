@@ -70,6 +70,14 @@ def test_quick_work_shows_nothing_and_imports_nothing(script: str):
     assert on_terminal(quick) == ""
 
 
+def test_a_name_is_shown_as_it_is_and_steers_nothing():
+    shown = on_terminal(SLOW_SPINNER.replace('"reading x.pt"', '"reading [/b][red]x\\x1b]0;evil\\x07.pt"'))
+
+    assert "reading [/b][red]x" in CONTROL.sub("", shown)
+    assert "\x1b]0;" not in shown
+    assert "Traceback" not in shown
+
+
 def test_an_error_ends_the_spinner_and_goes_on():
     script = SLOW_SPINNER.replace("time.sleep(2.2)", "time.sleep(1.6); raise SystemExit(0)")
 

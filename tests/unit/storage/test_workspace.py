@@ -9,7 +9,7 @@ import random
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -341,6 +341,19 @@ def test_bytes_that_have_changed_since_are_not_taken(
     where: Directory, source: VerifiedStore, stored: Stored, now: bytes
 ):
     workspace.materialise(where, stored(ONE), source=source, placing=COPY, at_hand={"a.json": lambda: [now]})
+
+    assert contents(where.root / where.path) == ONE
+
+
+@pytest.mark.parametrize("read", [0, 1])
+def test_bytes_that_cannot_be_had_any_more_are_read_from_the_object(
+    where: Directory, source: VerifiedStore, stored: Stored, read: int
+):
+    def gone() -> Iterator[bytes]:
+        yield from [ONE["a.json"]] * read
+        raise FileNotFoundError(2, "the user's file was removed")
+
+    workspace.materialise(where, stored(ONE), source=source, placing=COPY, at_hand={"a.json": gone})
 
     assert contents(where.root / where.path) == ONE
 
