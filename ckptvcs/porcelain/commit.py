@@ -219,7 +219,8 @@ def execute(repo: Repository, plan: CommitPlan, progress: Progress = silent) -> 
         commit, description = _commit(repo, plan, refs, directory, lock)
     notes = list(plan.incoming.notes)
     if plan.target.checked_out and plan.options.workspace and repo.config.checkout.on_commit:
-        at_hand = {file.path: file.chunks for file in plan.files}
+        # A map of a file that was cut short meanwhile would kill us.
+        at_hand = {} if plan.incoming.changed() else {file.path: file.chunks for file in plan.files}
         watched = plan.incoming.watched
         notes.extend(into_workspace(repo, plan.track, commit, refs, committed=watched, at_hand=at_hand))
     return Receipt(

@@ -40,19 +40,26 @@ class Incoming:
     watched: Mapping[Path, str] = field(default_factory=dict)
     """Files that the components still look into, and how they were when they were opened."""
 
+    def changed(self) -> Path | None:
+        """A file that changed under our hands: its tensors are not those that were looked at."""
+        return next((path for path, before in self.watched.items() if _stamp_now(path) != before), None)
+
     def check_unchanged(self) -> None:
         """Raise `Conflict` if a file changed under our hands: its tensors would not be those that were hashed."""
-        for path, before in self.watched.items():
-            try:
-                unchanged = stamp(path.stat()) == before
-            except OSError:
-                unchanged = False
-            if not unchanged:
-                raise Conflict(
-                    f"cannot commit '{path}'",
-                    why="it was changed or removed while it was read",
-                    next_step="wait until the program that writes it is done, then run the command again",
-                )
+        path = self.changed()
+        if path is not None:
+            raise Conflict(
+                f"cannot commit '{path}'",
+                why="it was changed or removed while it was read",
+                next_step="wait until the program that writes it is done, then run the command again",
+            )
+
+
+def _stamp_now(path: Path) -> str | None:
+    try:
+        return stamp(path.stat())
+    except OSError:
+        return None
 
 
 def from_path(path: Path, *, allow_pickle: bool = False, follow_links: bool = False) -> Incoming:
