@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
+
 from tests.support.states import training_state
 from tests.support.world import World
 
@@ -49,6 +53,36 @@ def test_uncommitted_changes_are_a_patch_that_git_applies(world: World):
     world.git("apply", "checkpoints/model/code.patch")
 
     assert (world.root / "train.py").read_text() == "a = 1\nb = 3\n"
+
+
+@pytest.mark.parametrize("then", ["commit", "checkout"])
+def test_git_sees_an_edit_made_in_the_second_of_its_staging(world: World, then: str):
+    code = world.root / "train.py"
+    code.write_text("a = 1\nb = 1\n")
+    world.git("add", "train.py")
+    world.git("commit", "-qm", "code")
+    with world.repo() as repo:
+        repo.commit(training_state(1), step=1)
+    world.git("branch", "other")
+    with world.repo() as repo:
+        repo.commit(training_state(2), step=2)
+    _next_second()
+    code.write_text("a = 1\nb = 2\n")
+    world.git("add", "train.py")
+    code.write_text("a = 1\nb = 3\n")
+    _next_second()  # an index written from here on is younger than the edit, in the whole seconds that git compares
+
+    if then == "commit":
+        with world.repo() as repo:
+            repo.commit(training_state(3), step=3)
+    else:
+        world.ckpt("checkout", "other")
+
+    assert world.git("diff", "--name-only", "--", "train.py") == "train.py"
+
+
+def _next_second() -> None:
+    time.sleep(1.01 - time.time() % 1)
 
 
 def test_a_rebase_and_a_merge_of_git_leave_checkpoints_readable(world: World):

@@ -40,7 +40,8 @@ def put_back(history: History, target: CommitId, paths: Iterable[str]) -> bool:
     with git_errors("put back files of an interrupted checkout"):
         tracked = [path for path in cut if path in history.repo.index]
         if tracked:
-            history.repo.checkout_index(strategy=CheckoutStrategy.FORCE, paths=tracked)  # type: ignore[no-untyped-call]
+            with worktree.keeping_index_time(history):
+                history.repo.checkout_index(strategy=CheckoutStrategy.FORCE, paths=tracked)  # type: ignore[no-untyped-call]
     with files.open_folder(history.root) as root:
         for path in set(cut) - set(tracked):
             folder, _, name = path.rpartition("/")

@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -22,7 +23,7 @@ from ckptvcs.storage import files
 from ckptvcs.storage.history.repository import HEADS, CommitId, History, git_errors, is_locked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 T = TypeVar("T")
 
@@ -148,10 +149,31 @@ def _update_index(history: History, change: Callable[[Any], None]) -> None:
     def attempt() -> None:
         index.read(force=True)
         change(index)
-        index.write()
+        with keeping_index_time(history):
+            index.write()
 
     with git_errors("update git's index"):
         _patiently("update git's index", attempt)
+
+
+@contextmanager
+def keeping_index_time(history: History) -> Iterator[None]:
+    """Let libgit2 write the index, and leave it no younger than it was.
+
+    git takes a file for unchanged if it has the size and the time of its entry and is older than the index, all in whole
+    seconds. libgit2 counts nanoseconds: of a file that was edited within the second in which it was staged, it keeps the
+    entry as it is, and an index written in a later second would hide the edit from git.
+    https://git-scm.com/docs/racy-git
+    """
+    path = history.git_dir / "index"
+    try:
+        before = path.stat().st_mtime_ns
+    except FileNotFoundError:
+        before = None
+    yield
+    if before is not None:
+        # Not the very same time: whoever has the old index in memory must see that this is another.
+        os.utime(path, ns=(before - 1, before - 1))
 
 
 def _patiently(doing: str, action: Callable[[], T]) -> T:
@@ -270,7 +292,8 @@ def update_files(history: History, commit: CommitId) -> None:
 
     def attempt() -> None:
         tree = history.repo[commit]
-        history.repo.checkout_tree(tree, strategy=CheckoutStrategy.SAFE, callbacks=conflicts)  # type: ignore[no-untyped-call]
+        with keeping_index_time(history):
+            history.repo.checkout_tree(tree, strategy=CheckoutStrategy.SAFE, callbacks=conflicts)  # type: ignore[no-untyped-call]
 
     try:
         _patiently(doing, attempt)
