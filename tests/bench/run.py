@@ -119,7 +119,8 @@ def page(parts: list[str], sizes: str) -> str:
             f"have random weights and both moments of AdamW, {' and '.join(sizes.split(','))} GB together.",
             "",
             f"Measured on {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {packages},",
-            f"{'as root, so that the workspace is copied unless it says linked' if os.geteuid() == 0 else 'as a user'}.",
+            f"as {'root' if os.geteuid() == 0 else 'a user'}. Linked and copied say how files came into the workspace: where",
+            "they cannot be cloned, a user's are hard-linked and root's are copied.",
             "",
             *parts,
         ]
