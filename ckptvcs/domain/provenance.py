@@ -74,6 +74,12 @@ def grade(roles: Collection[str]) -> str:
     return EXACT if "rng" in roles else APPROXIMATE
 
 
+def at_most(grade: str, limit: str | None) -> str:
+    """The lower of two grades."""
+    order = (WEIGHTS_ONLY, APPROXIMATE, EXACT)
+    return grade if limit is None or order.index(grade) <= order.index(limit) else limit
+
+
 _SECRET: Final = re.compile(
     r"(?<![a-z])(token|secret|password|passwd|passphrase|api[-_.]?key|access[-_.]?key|credentials?|auth)(?![a-z])",
     re.IGNORECASE,

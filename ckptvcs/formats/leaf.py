@@ -57,6 +57,8 @@ class Leaf:
     """JSON values that loading needs beside the bytes: `requires_grad`, `parameter`, `stride`, `expand`, `device`."""
     span: Span | None = None
     release: Callable[[], None] = lambda: None
+    on_device: Any = None
+    """A contiguous tensor with these very bytes in the memory of an accelerator, for who can copy from there by itself."""
     alignment: int = 0
     """For bytes that tensors of wider types look at: the alignment that those need; 0 is that of the type."""
 

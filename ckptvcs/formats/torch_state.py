@@ -6,6 +6,7 @@ Importing this module imports torch, which takes a second or more; import it whe
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
@@ -72,9 +73,11 @@ def _leaf(tensor: torch.Tensor) -> Any:
         return Opaque(f"{class_name(tensor)} that is negated when it is read")
     start = data.storage_offset() * data.element_size()
     try:
-        return leaf_of_view(dtype, tuple(data.shape), data.stride(), start=start, storage=storage, attrs=attrs)
+        leaf = leaf_of_view(dtype, tuple(data.shape), data.stride(), start=start, storage=storage, attrs=attrs)
     except UnsupportedValue:
         return Opaque(f"{class_name(tensor)} whose elements overlap")
+    by_itself = data.is_cuda and data.is_contiguous() and not (data.is_conj() or neg)
+    return replace(leaf, on_device=data) if by_itself else leaf
 
 
 def _storage(data: torch.Tensor) -> Storage:

@@ -12,7 +12,7 @@ import msgspec
 
 from ckptvcs._version import VERSION
 from ckptvcs.digest import digest
-from ckptvcs.domain.policy import FILE, Config
+from ckptvcs.domain.policy import FILE, Config, Interval, Preemption, Save
 from ckptvcs.errors import BadConfig, UsageError
 
 if TYPE_CHECKING:
@@ -94,6 +94,36 @@ def read_config(root: Path, cache: Path) -> Config:
     if len(data) > _MAX_BYTES:
         raise BadConfig(f"cannot read '{path}'", why=f"it has {len(data)} bytes, at most {_MAX_BYTES} are read")
     return _remembered(data, cache) or _parse(data, path, cache)
+
+
+DEFAULT_SAVE: Final = Save(interval=Interval(), on_preemption=Preemption(), on_exit=True)
+"""When training saves where nobody said it: as often as the budget allows, and whenever it would lose something."""
+
+
+def save_policy(config: Config, given: Save | Mapping[str, Any] | None) -> Save:
+    """The policy of saves: the one that was given, else that of `ckpt.yaml`, else the default.
+
+    Args:
+        config: of the repository.
+        given: values, or what could stand under `save:` in `ckpt.yaml`.
+
+    Raises:
+        BadConfig: a key or value is wrong.
+    """
+    from ckptvcs.domain.schema import Malformed, parse_save
+
+    if given is None or isinstance(given, Save):
+        return given or config.save or DEFAULT_SAVE
+    try:
+        return parse_save(dict(given))
+    except Malformed as err:
+        key = ".".join(map(str, err.location))
+        raise BadConfig(
+            f"cannot use the policy of saves{f': {key!r}' if key else ''}",
+            why=err.why,
+            next_step="see 'save' in docs/reference/configuration.md for what may stand there",
+            key=key,
+        ) from err
 
 
 def _remembered(data: bytes, cache: Path) -> Config | None:

@@ -14,7 +14,7 @@ from ckptvcs.storage.dvc.pointer import Pointer, pointer_bytes, reads_as_number
 from ckptvcs.storage.names import ObjectName, ObjectRef
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from ckptvcs.domain.checkpoint import Checkpoint, CheckpointId
     from ckptvcs.porcelain.incoming import Incoming
@@ -37,6 +37,8 @@ class Options:
     data: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     reason: str = "manual"
+    grade: str | None = None
+    """The highest grade that can be given; the components may allow less."""
     seeds: Mapping[str, int] = field(default_factory=dict)
     command: Sequence[str] = ()
     parents: tuple[CheckpointId, ...] | None = None
@@ -104,9 +106,9 @@ def describe(
         created=_iso(now),
         run=run,
         reason=options.reason,
-        grade=custody.grade(set(roles.values())),
+        grade=custody.at_most(custody.grade(set(roles.values())), options.grade),
         components=tuple(_component(name, role, what, refs) for name, role in roles.items()),
-        files=tuple(_entry(path, ref) for path, ref in sorted(refs.items()) if "/" not in path),
+        files=tuple(_entry(path, ref) for path, ref in sorted(refs.items()) if not _is_within(path, roles)),
         source=what.source,
         provenance=provenance,
         parents=options.parents if options.parents is not None else ((parent.id,) if parent else ()),
@@ -160,6 +162,11 @@ def commit_message(message: str | None, description: Description) -> str:
 def ref_of(entry: manifests.FileEntry) -> ObjectRef:
     """The object of a file of a manifest."""
     return ObjectRef(name=ObjectName(entry.md5), nbytes=entry.size, digest=Digest(entry.blake3))
+
+
+def _is_within(path: str, components: Collection[str]) -> bool:
+    folder, slash, _ = path.partition("/")
+    return bool(slash) and folder in components
 
 
 def _component(name: str, role: str, what: Incoming, refs: Mapping[str, ObjectRef]) -> manifests.ComponentEntry:

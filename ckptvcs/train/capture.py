@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import random
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from ckptvcs.errors import UsageError
 from ckptvcs.formats.components import role_of
 from ckptvcs.formats.hints import Hints
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+AUX: Final = "auxiliary"
+"""The folder of auxiliary files in an artifact."""
 
 
 def rng_state() -> dict[str, Any]:
@@ -79,6 +84,33 @@ def _trained(module: torch.nn.Module) -> Iterator[tuple[str, bool]]:
             yield f"{prefix}.{name}" if prefix else name, parameter.requires_grad
         for name, _ in inner.named_buffers(recurse=False):
             yield f"{prefix}.{name}" if prefix else name, any(p.requires_grad for p in own.values())
+
+
+def aux_files(paths: Sequence[Path]) -> dict[str, bytes]:
+    """Files that belong to each checkpoint, by their path in the artifact: as they are now.
+
+    Raises:
+        UsageError: one cannot be read.
+    """
+    found = {}
+    for path in paths:
+        name = path.name if path.is_absolute() or ".." in path.parts else path.as_posix()
+        try:
+            found[f"{AUX}/{name}"] = path.read_bytes()
+        except OSError as err:
+            raise UsageError(
+                f"cannot save '{path}'", why=str(err.strerror).lower(), next_step="check aux=[...]"
+            ) from err
+    return found
+
+
+def nbytes(state: Any) -> int:
+    """Bytes of the tensors of a state."""
+    if isinstance(state, torch.Tensor):
+        return int(state.nbytes)
+    if isinstance(state, dict):
+        return sum(map(nbytes, dict.values(state)))
+    return sum(map(nbytes, state)) if isinstance(state, (list, tuple)) else 0
 
 
 def model_files(parts: Mapping[str, Any]) -> dict[str, bytes]:

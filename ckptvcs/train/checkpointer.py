@@ -3,53 +3,33 @@
 from __future__ import annotations
 
 import logging
-import math
-import secrets
-import sys
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ckptvcs.errors import FormatError, IntegrityError, UsageError
-from ckptvcs.formats.components import is_component_name
-from ckptvcs.paths import printable
-from ckptvcs.porcelain import commit, incoming
-from ckptvcs.porcelain.api import check_params, unwrapped
-from ckptvcs.porcelain.checkpoints import line, require_checkpoint
-from ckptvcs.porcelain.describe import Options, ref_of
-from ckptvcs.porcelain.load import load
-from ckptvcs.porcelain.repo import Repository
-from ckptvcs.train import capture
-from ckptvcs.train.snapshot import Snapshots
+from ckptvcs.domain import provenance
+from ckptvcs.errors import NotFound, UsageError
+from ckptvcs.porcelain import incoming
+from ckptvcs.porcelain.checkpoints import require_checkpoint
+from ckptvcs.porcelain.config import save_policy
+from ckptvcs.train import capture, ranks, resume
+from ckptvcs.train.parts import LOOP, RNG, check_grade, check_names, checked, roles, state_of
+from ckptvcs.train.preemption import Preempted, Preemption
+from ckptvcs.train.saver import Facts, Saver, metric
+from ckptvcs.train.watch import Place, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Mapping, Sequence
 
-    from ckptvcs.domain.checkpoint import Checkpoint, CheckpointId
+    from ckptvcs.domain.checkpoint import Checkpoint
+    from ckptvcs.domain.policy import Save
     from ckptvcs.porcelain.commit import Receipt
+    from ckptvcs.train.resume import Resumed
 
 _log = logging.getLogger("ckptvcs")
 
-_LOCK_WAIT_S: Final = 600.0
-"""A save in the background is in no hurry, and somebody's `dvc push` may hold DVC's lock for minutes."""
-
-_RNG: Final = "rng"
-_BARE: Final = "$bare"
-"""Marks the state of a part whose `state_dict` gives something else than a container."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resumed:
-    """Where training goes on."""
-
-    id: CheckpointId
-    commit: str
-    step: int
-    epoch: int | float | None
-    metrics: Mapping[str, int | float | str]
-    skipped: tuple[str, ...]
-    """Newer checkpoints that could not be used, and why."""
+_ASSUMED_BYTES_PER_S = 100e6
+"""What a save is taken to write in a second as long as none was measured: a slow disk."""
 
 
 class Checkpointer:
@@ -63,24 +43,28 @@ class Checkpointer:
         repo: a folder in the repository.
         branch: another branch than that of the run.
         track: the track; the one of ckpt.yaml if it is not given.
+        policy: when `step` saves, as in the section `save` of ckpt.yaml, which is used if this is None. Where there is
+            neither: as often as costs 3.5 % of the time, when the process is told to end, and at the end.
         asynchronous: save in the background. `save` then returns as soon as a copy of the state is taken.
         params: hyperparameters, for the record.
         data: names and versions of data sets, for the record.
+        aux: files that belong to each checkpoint, such as a tokenizer; they are kept under `auxiliary/`.
+        preempted: asked at every step whether the process is to end soon, where no signal says so.
         parts: more parts by name: `dataloader=...`, `scaler=...`, `ema=...`, a second model.
 
-    The state of Python's, NumPy's and torch's random generators is always saved and restored. At most one save is under
-    way; the next one waits for it. What goes wrong in the background is raised by the next call.
+    The state of Python's, NumPy's and torch's random generators (of every rank) is always saved and restored. At most one
+    save is under way; the next one waits for it, or is skipped where the policy says so. What goes wrong in the background
+    is raised by the next call.
 
     Example:
         >>> with Checkpointer(model=model, optimizer=optimizer, run="bert-lr3e-4") as ck:
         ...     start = ck.resume()
         ...     for step in range(start.step + 1 if start else 0, total):
         ...         loss = train_step()
-        ...         if step % 100 == 0:
-        ...             ck.save(step, metrics={"loss": loss})
+        ...         ck.step(step, metrics={"loss": loss})
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all by keyword, and most of them seldom
         self,
         *,
         run: str,
@@ -90,42 +74,96 @@ class Checkpointer:
         repo: str | Path = ".",
         branch: str | None = None,
         track: str | None = None,
+        policy: Save | Mapping[str, Any] | None = None,
         asynchronous: bool = True,
         params: Mapping[str, Any] | None = None,
         data: Mapping[str, str] | None = None,
+        aux: Sequence[str | Path] = (),
+        preempted: Callable[[], bool] | None = None,
         **parts: Any,
     ) -> None:
-        given = {"model": model, "optimizer": optimizer, "scheduler": scheduler, **parts}
-        self._parts = {name: part for name, part in given.items() if part is not None}
-        _check_parts(self._parts)
-        self._repo = Repository.open(repo, lock_wait_s=_LOCK_WAIT_S)
-        self._run, self._branch = run, branch or run
-        self._track = track or self._repo.config.track
-        self._asynchronous = asynchronous
-        self._params, self._data = check_params(params or {}), dict(data or {})
-        self._custody = commit.take_custody(self._repo)  # the code that runs is that of now, whatever is edited later
-        self._run_id = secrets.token_hex(8)
-        self._parents: tuple[CheckpointId, ...] | None = None
-        self._start: str | None = None
-        self._snapshots = Snapshots()
-        self._pool = ThreadPoolExecutor(1, "ckptvcs-save")
-        self._pending: Future[Receipt] | None = None
+        self._parts = checked({"model": model, "optimizer": optimizer, "scheduler": scheduler, **parts})
+        self._roles = roles(self._parts)
+        self._aux = [Path(path) for path in aux]
+        self._saver = Saver(
+            repo, run=run, branch=branch, track=track, asynchronous=asynchronous, params=params, data=data
+        )
+        self._policy = save_policy(self._saver.repo.config, policy)
+        check_grade(self._roles, self._policy.grade)
+        self._watch = Watch(self._policy)
+        notice = self._policy.on_preemption
+        self._preemption = Preemption(
+            notice.signals if notice else (), grace_s=notice.grace_s if notice else 0.0, probe=preempted
+        )
+        self._place: Place | None = None
         self._closed = False
-        self.last_saved: Receipt | None = None
-        """What the newest save that is known to be durable did."""
 
     def __enter__(self) -> Checkpointer:
+        self._preemption.install()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
+        if kind is None:
             self.close()
-        except Exception:
-            if kind is None:
-                raise
-            _log.exception("a save in the background failed")  # the exception that ended the loop is the one to raise
+            return
+        # The exception that ended the loop is the one to raise; what else goes wrong is told.
+        try:
+            if self._policy.on_exception and not issubclass(kind, Preempted):
+                self._save_last(f"on_exception: {kind.__name__}", grade=provenance.APPROXIMATE)
+        except Exception:  # noqa: BLE001 - it is logged
+            _log.exception("the state could not be saved after %s", kind.__name__)
+        try:
+            self._close()
+        except Exception:  # noqa: BLE001 - it is logged
+            _log.exception("a save in the background failed")
 
     # ---- saving
+
+    def step(
+        self,
+        step: int,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        epoch: float | None = None,
+        samples: int | None = None,
+    ) -> tuple[str, ...]:
+        """Say that a step was made; saves if the policy says so. To be called when the state is whole: at the end of a step.
+
+        Args:
+            step: the optimizer step.
+            metrics: numbers that say how good it is. One may be missing at most steps; NaN never counts as better.
+            epoch: the epoch.
+            samples: how many samples were seen.
+
+        Returns:
+            Why it was saved; empty if it was not.
+
+        Raises:
+            Preempted: the process is to end, and the state is durable.
+            CkptvcsError: this save failed, or one before it did in the background.
+        """
+        self._saver.raise_failure()
+        self._preemption.install()
+        values = {name: metric(name, value) for name, value in (metrics or {}).items()}
+        self._place = Place(step=step, epoch=epoch, samples=samples, metrics=values)
+        reasons = self._watch.look(step, epoch=epoch, metrics=values, busy=self._saver.is_busy)
+        end = ranks.any_says(self._preemption.announced())
+        if end is not None:
+            self._save_and_leave(*end)
+        reasons = tuple(ranks.agreed(() if reasons and self._skips(step) else reasons))
+        if reasons:
+            self.save(step, metrics=values, epoch=epoch, reason="; ".join(reasons))
+        return reasons
+
+    def _skips(self, step: int) -> bool:
+        if self._policy.when_busy != "skip" or not self._saver.is_busy:
+            return False
+        _log.warning("step %s is not saved: the save before it is still under way", step)
+        return True
+
+    def event(self, name: str) -> None:
+        """Say that something happened that the policy may save for: `on_event: [NAME]`."""
+        self._watch.event(name)
 
     def save(
         self,
@@ -136,7 +174,7 @@ class Checkpointer:
         message: str | None = None,
         reason: str = "manual",
     ) -> Receipt | None:
-        """Commit the state as it is now.
+        """Commit the state as it is now, whatever the policy says.
 
         Args:
             step: the optimizer step.
@@ -151,54 +189,77 @@ class Checkpointer:
         Raises:
             CkptvcsError: this save failed, or the one before it did in the background.
         """
+        facts = Facts(step=step, metrics=metrics or {}, epoch=epoch, message=message, reason=reason)
+        return self._save(facts, self._parts)
+
+    def _save(self, facts: Facts, parts: Mapping[str, Any]) -> Receipt | None:
         if self._closed:
             raise UsageError("cannot save", why="this Checkpointer is closed", next_step="save before 'close'")
-        self.wait_until_finished()
-        state = {name: _state_of(part) for name, part in self._parts.items()} | {_RNG: capture.rng_state()}
+        self._saver.wait()
+        self._watch.saving()
+        state = self._state(parts)
+        if self._place is not None:
+            self._place = replace(self._place, saved=True)
+        if ranks.rank() != 0:
+            return None
         what = incoming.from_state(
             dict(sorted(state.items())),
-            roles={name: capture.role(name, part) for name, part in self._parts.items()},
-            known=capture.hints(self._parts),
-            files=capture.model_files(self._parts),
+            roles={name: self._roles[name] for name in parts},
+            known=capture.hints(parts),
+            files={**capture.model_files(parts), **capture.aux_files(self._aux)},
         )
-        options = self._options(step, metrics or {}, epoch=epoch, message=message, reason=reason)
-        if not self._asynchronous:
-            return self._commit(what, options)
-        self._pending = self._pool.submit(self._commit, self._snapshots.take(what), options)
-        return None
-
-    def _options(
-        self, step: int, metrics: Mapping[str, Any], *, epoch: float | None, message: str | None, reason: str
-    ) -> Options:
-        return Options(
-            message=message,
-            track=self._track,
-            branch=self._branch,
-            run=self._run,
-            run_id=self._run_id,
-            step=int(step),
-            epoch=epoch,
-            metrics={name: _metric(name, value) for name, value in metrics.items()},
-            params=self._params,
-            versions=self._data,
-            reason=reason,
-            seeds=capture.seeds(),
-            command=sys.argv,
-            parents=self._parents,
-            start=self._start,
-            fresh=self._parents is None,
-            workspace=False,
-        )
-
-    def _commit(self, what: incoming.Incoming, options: Options) -> Receipt:
-        receipt = commit.execute(self._repo, commit.plan(self._repo, what, options, self._custody))
-        self.last_saved = receipt
-        self._parents = None  # from here on the parent is the last checkpoint of the branch
+        receipt = self._saver.save(what, facts)
+        self._watch.saved(self._saver.blocked_s)
         return receipt
+
+    def _state(self, parts: Mapping[str, Any]) -> dict[str, Any]:
+        """The state of these parts, of the generators of every rank, and of the loop itself."""
+        state = {name: state_of(part, self._roles[name]) for name, part in parts.items()}
+        if len(parts) == len(self._parts):
+            state[RNG] = ranks.gathered(capture.rng_state())
+        if self._place is not None:
+            state[LOOP] = {"samples": self._place.samples, "triggers": self._watch.remembered()}
+        return state
+
+    def _save_and_leave(self, why: str, status: int) -> None:
+        """Save within the grace period, and end the process."""
+        assert self._place is not None
+        parts, note = self._parts, ""
+        needed_s, left_s = self._expected_s(), self._preemption.left_s()
+        if ranks.agreed(needed_s > left_s):
+            parts = {name: part for name, part in parts.items() if self._roles[name] in ("model", "optimizer")}
+            note = f"; {' and '.join(parts)} alone: a whole save takes about {needed_s:.0f} s, {left_s:.0f} s are left"
+            _log.warning("%s announced the end%s", why, note)
+        place = self._place
+        reason = f"on_preemption: {why}{note}"
+        self._save(Facts(step=place.step, metrics=place.metrics, epoch=place.epoch, reason=reason), parts)
+        receipt = self.wait_until_finished()
+        self._preemption.remove()
+        _log.warning("%s announced the end: step %s is saved, the process ends", why, place.step)
+        raise Preempted(why, receipt, status)
+
+    def _expected_s(self) -> float:
+        """How long a whole save will take, from the last one, or else from the size of the state."""
+        last = self._saver.last
+        if last is not None:
+            return last.seconds
+        return capture.nbytes(self._state(self._parts)) / _ASSUMED_BYTES_PER_S
+
+    def _save_last(self, reason: str, *, grade: str | None = None) -> None:
+        """Save the state of the last step, unless that was done."""
+        place = self._place
+        if place is not None and not place.saved:
+            facts = Facts(step=place.step, metrics=place.metrics, epoch=place.epoch, reason=reason, grade=grade)
+            self._save(facts, self._parts)
+
+    @property
+    def last_saved(self) -> Receipt | None:
+        """What the newest save that is known to be durable did."""
+        return self._saver.receipt
 
     @property
     def last_durable_step(self) -> int | None:
-        """The step that a crash right now would not lose; None if nothing was saved yet."""
+        """The recovery point: the step that a crash right now would not lose; None if nothing was saved yet."""
         return None if self.last_saved is None else self.last_saved.manifest.step
 
     def wait_until_finished(self) -> Receipt | None:
@@ -210,143 +271,129 @@ class Checkpointer:
         Raises:
             CkptvcsError: it failed; nothing of it was committed.
         """
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            pending.result()
-        return self.last_saved
+        return self._saver.wait()
 
     def close(self) -> None:
-        """Wait for the save under way and let go of everything.
+        """Save the last step if the policy says so, wait for the save under way, and let go of everything.
 
         Raises:
-            CkptvcsError: that save failed.
+            CkptvcsError: a save failed.
         """
-        self._closed = True
+        if self._closed:
+            return
         try:
-            self.wait_until_finished()
+            if self._policy.on_exit:
+                self._save_last("on_exit")
         finally:
-            self._pool.shutdown()
-            self._repo.close()
+            self._close()
 
-    # ---- resuming
+    def _close(self) -> None:
+        self._closed = True
+        self._preemption.remove()
+        self._saver.close()
 
-    def resume(self, revision: str | None = None) -> Resumed | None:
-        """Put every part back to a checkpoint: the newest one of the branch that verifies, or the one that is named.
+    # ---- going on
 
-        Where the branch of the run does not exist yet, it will leave the line of that checkpoint there: a fork.
+    def resume(
+        self, revision: str | None = None, *, strict: bool = True, components: Sequence[str] | None = None
+    ) -> Resumed | None:
+        """Put every part back to a checkpoint: the newest one of the run that is whole, or the one that is named.
+
+        A revision that is named is forked: the branch of the run begins there, or, if it exists and has newer checkpoints,
+        a new branch, whose name `Resumed.branch` tells. `restore` goes back within the run.
 
         Args:
             revision: any revision; None for the newest checkpoint of the run.
+            strict: whether anything that does not fit is an error; else it is left as it is, and `Resumed.left` says so.
+            components: the parts to put back, for a partial start; None for all of them and the random generators.
 
         Returns:
             Where training goes on; None if the run has no checkpoint yet.
 
         Raises:
             IntegrityError: there are checkpoints, and not one of them is whole.
-            FormatError: the checkpoint lacks a part, or a part does not accept its state.
+            FormatError: parts are missing or do not fit; every difference is listed.
         """
-        self.wait_until_finished()
-        skipped: list[str] = []
-        for checkpoint in self._candidates(revision):
-            try:
-                self._repo.objects.check(ref_of(file) for file in checkpoint.manifest.all_files())
-            except IntegrityError as err:
-                if revision is not None:
-                    raise
-                skipped.append(f"step {checkpoint.manifest.step} ({checkpoint.id[:10]}): {err}")
-                _log.warning("checkpoint %s cannot be used and is skipped: %s", checkpoint.id[:10], err)
-                continue
-            return self._restore(checkpoint, tuple(skipped))
-        if skipped:
-            raise IntegrityError(
-                f"cannot resume run '{self._run}'",
-                why=f"not one of its checkpoints is whole: {skipped[0]}",
-                next_step="fetch the objects again with 'dvc fetch', or begin anew under another name",
-                skipped=skipped,
-            )
-        return None
-
-    def _candidates(self, revision: str | None) -> Iterator[Checkpoint]:
+        self._saver.wait()
+        needed = list(self._parts if components is None else components) if strict else []
+        found = resume.find(self._saver, revision, needed)
+        if found is None:
+            return None
         if revision is not None:
-            yield require_checkpoint(self._repo, revision, self._track)
-            return
-        tip = self._repo.history.tip(f"refs/heads/{self._branch}")
-        if tip is None:
-            return
-        for checkpoint in line(self._repo, tip, self._track):
-            yield checkpoint
-            if not checkpoint.manifest.parents:
-                return  # here this line of training began; what is older belongs to another one
+            resume.fork_if_needed(self._saver, found.checkpoint)
+        failed = revision is None and not found.checkpoint.manifest.reason.startswith("on_exit")
+        return self._put_back(found.checkpoint, found.skipped, strict=strict, components=components, failed=failed)
 
-    def _restore(self, checkpoint: Checkpoint, skipped: tuple[str, ...]) -> Resumed:
-        manifest = checkpoint.manifest
-        missing = [name for name in self._parts if all(c.name != name for c in manifest.components)]
-        if missing:
-            raise FormatError(
-                f"cannot resume from checkpoint {checkpoint.id[:10]}",
-                why=f"it has no component '{missing[0]}', only {', '.join(c.name for c in manifest.components)}",
-                next_step="give Checkpointer the parts that the checkpoint has",
-            )
-        wanted = [name for name in (*self._parts, _RNG) if any(c.name == name for c in manifest.components)]
-        # Copied, because some optimizers keep the tensors they are given, and those must not be a map of a file.
-        state = load(self._repo, checkpoint.commit, wanted, copy=True, track=self._track)
-        for name, part in self._parts.items():
-            _load_part(name, part, state[name], checkpoint)
-        if _RNG in wanted:
-            capture.set_rng_state(state[_RNG])  # last: loading may draw random numbers
-        self._parents, self._start = (checkpoint.id,), checkpoint.commit
-        return Resumed(
-            id=checkpoint.id,
-            commit=checkpoint.commit,
-            step=manifest.step or 0,
-            epoch=manifest.epoch,
-            metrics=manifest.metrics,
-            skipped=skipped,
-        )
+    def restore(self, step: int) -> Resumed:
+        """Go back to a step of this run, after it diverged, say. The branch keeps what was saved since.
 
+        Raises:
+            NotFound: no checkpoint of the run has that step.
+            IntegrityError, FormatError: as for `resume`.
+        """
+        self._saver.wait()
+        checkpoint = require_checkpoint(self._saver.repo, f"{self._saver.branch}@step:{step}", self._saver.track)
+        return self._put_back(checkpoint, strict=True, components=None)
 
-def _check_parts(parts: Mapping[str, Any]) -> None:
-    if not parts:
-        raise UsageError("nothing to save", why="no part was given", next_step="pass model=, optimizer=...")
-    folded = [name.casefold() for name in parts]
-    for name, part in parts.items():
-        if name == _RNG or not hasattr(part, "state_dict") or not hasattr(part, "load_state_dict"):
+    def warm_start(
+        self, source: str | Path, *, strict: bool = False, components: Sequence[str] | None = None
+    ) -> Resumed:
+        """Begin the run with what a file or folder holds: it becomes the first checkpoint of the run, and so its lineage.
+
+        Args:
+            source: in any format that `ckpt commit` reads.
+            strict: as for `resume`; here what does not fit is left as it is.
+            components: as for `resume`.
+
+        Raises:
+            UsageError: the run has checkpoints already; `resume` goes on from them.
+            FormatError: the file cannot be read, or with `strict` does not fit.
+        """
+        self._saver.wait()
+        if self.latest_step() is not None:
             raise UsageError(
-                f"cannot save '{name}'",
-                why="'rng' is saved by itself" if name == _RNG else "it has no state_dict and load_state_dict",
-                next_step="pass an object that has both",
+                f"cannot begin run '{self._saver.run}' with '{source}'",
+                why="it has checkpoints already",
+                next_step="go on with resume(), or give the run another name",
             )
-        if not is_component_name(name) or folded.count(name.casefold()) > 1:
-            raise UsageError(
-                f"a part cannot be named '{printable(name)}'",
-                why="the name of a part is that of a folder, and no two may differ in case alone",
-                next_step="use letters, digits, '-', '_' and '.', a letter or digit first",
-            )
+        self._saver.save_now(incoming.from_path(Path(source)), Facts(step=None, reason="warm_start"))
+        wanted = list(components) if components is not None else list(self._parts)
+        newest = require_checkpoint(self._saver.repo, self._saver.branch, self._saver.track)
+        return self._put_back(newest, strict=strict, components=wanted)
 
+    def _put_back(
+        self,
+        checkpoint: Checkpoint,
+        skipped: tuple[str, ...] = (),
+        *,
+        strict: bool,
+        components: Sequence[str] | None,
+        failed: bool = False,
+    ) -> Resumed:
+        if components is not None:
+            check_names(components, self._parts)
+        wanted = [*self._parts, RNG, LOOP] if components is None else list(components)
+        resume.require_components(checkpoint, [name for name in wanted if strict and name in self._parts])
+        states, left = resume.put_back(self._saver, checkpoint, self._parts, wanted, strict=strict)
+        loop = states.get(LOOP) or {}
+        if "triggers" in loop:
+            self._watch.go_on(loop["triggers"], failed=failed)
+        left = resume.restore_generators(states, left)
+        return resume.resumed(self._saver, checkpoint, samples=loop.get("samples"), skipped=skipped, left=left)
 
-def _state_of(part: Any) -> Any:
-    """The state of a part, in a container: a part is a folder, which a bare number cannot be."""
-    state = part.state_dict()
-    return state if isinstance(state, (dict, list, tuple)) else (_BARE, state)
+    # ---- looking
 
+    def latest_step(self) -> int | None:
+        """The step of the newest checkpoint of the run; None if there is none."""
+        return self._step_at("latest")
 
-def _load_part(name: str, part: Any, state: Any, checkpoint: Checkpoint) -> None:
-    bare = isinstance(state, tuple) and len(state) == 2 and state[0] == _BARE
-    try:
-        part.load_state_dict(state[1] if bare else state)
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as err:
-        raise FormatError(
-            f"'{name}' does not accept its state from checkpoint {checkpoint.id[:10]}",
-            why=str(err),
-            next_step="make the same model and optimizer as when it was saved",
-        ) from err
+    def best_step(self, metric: str | None = None) -> int | None:
+        """The step of the best checkpoint of the run; by the metric that ckpt.yaml names, if none is given."""
+        return self._step_at(f"best:{metric}" if metric else "best")
 
-
-def _metric(name: str, value: Any) -> int | float | str:
-    """A metric for the manifest. A diverged run must still be saved, so NaN is no error here; it is kept as a word."""
-    value = unwrapped(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise UsageError(f"metric '{name}' cannot be {value!r}", why="a metric is a number", next_step="leave it out")
-    if isinstance(value, float) and not math.isfinite(value):
-        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
-    return value
+    def _step_at(self, selector: str) -> int | None:
+        try:
+            found = require_checkpoint(self._saver.repo, f"{self._saver.branch}@{selector}", self._saver.track)
+        except NotFound:
+            return None
+        return found.manifest.step

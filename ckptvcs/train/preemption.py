@@ -1,0 +1,81 @@
+"""Noticing that this process is to end soon: by a signal, or by what a probe of the user says."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ckptvcs.porcelain.commit import Receipt
+
+_log = logging.getLogger("ckptvcs")
+
+
+class Preempted(SystemExit):
+    """Raised by `Checkpointer.step` when the state was saved because the process is to end; it ends the process.
+
+    Args:
+        why: what announced it.
+        receipt: what was saved; None on the ranks that do not write.
+        status: the exit status: 128 and the number of the signal, as shells have it.
+    """
+
+    def __init__(self, why: str, receipt: Receipt | None, status: int) -> None:
+        super().__init__(status)
+        self.why = why
+        self.receipt = receipt
+
+
+class Preemption:
+    """Watches for the announcement. The signal handlers are those of before when the block ends.
+
+    Args:
+        signals: names of signals, such as `SIGTERM`.
+        grace_s: seconds from the announcement until the process is killed.
+        probe: asked at every step; true means that the process is to end.
+    """
+
+    def __init__(self, signals: Sequence[str], *, grace_s: float, probe: Callable[[], bool] | None = None) -> None:
+        self._signals = [signal.Signals[name] for name in signals]
+        self._grace_s = grace_s
+        self._probe = probe
+        self._before: dict[int, Any] = {}
+        self._announced: tuple[str, int, float] | None = None
+
+    def install(self) -> None:
+        """Handle the signals. Only the main thread may; elsewhere a note says that they are not watched."""
+        if self._before or not self._signals:
+            return
+        if threading.current_thread() is not threading.main_thread():
+            _log.warning("signals are not watched: only the main thread may do so")
+            self._signals = []
+            return
+        for number in self._signals:
+            self._before[number] = signal.signal(number, self._handle)
+
+    def remove(self) -> None:
+        """Give the signals back to whoever handled them before."""
+        while self._before:
+            number, before = self._before.popitem()
+            signal.signal(number, signal.SIG_DFL if before is None else before)
+
+    def _handle(self, number: int, _: object) -> None:
+        # Noted down only: a state is whole between two steps alone. Later ones change nothing: schedulers and launchers
+        # both send them, and the second must not end the save.
+        if self._announced is None:
+            self._announced = (signal.Signals(number).name, 128 + number, time.monotonic())
+
+    def announced(self) -> tuple[str, int] | None:
+        """What announced the end, and the exit status that it asks for; None while nothing did."""
+        if self._announced is None and self._probe is not None and self._probe():
+            self._announced = ("the probe", 128 + signal.SIGTERM, time.monotonic())
+        return None if self._announced is None else self._announced[:2]
+
+    def left_s(self) -> float:
+        """Seconds of grace that are left."""
+        return self._grace_s - (time.monotonic() - self._announced[2]) if self._announced else self._grace_s

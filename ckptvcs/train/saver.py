@@ -1,0 +1,232 @@
+"""`Saver`: commits the states of one run, one after the other, off the training thread.
+
+What a state is made of, and when it is saved, is for its callers to say.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import secrets
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from ckptvcs.errors import UsageError
+from ckptvcs.porcelain import commit
+from ckptvcs.porcelain.api import check_params, unwrapped
+from ckptvcs.porcelain.describe import Options
+from ckptvcs.porcelain.repo import Repository
+from ckptvcs.train import capture
+from ckptvcs.train.snapshot import Snapshots
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from concurrent.futures import Future
+    from pathlib import Path
+
+    from ckptvcs.domain.checkpoint import Checkpoint, CheckpointId
+    from ckptvcs.porcelain.commit import Receipt
+    from ckptvcs.porcelain.incoming import Incoming
+
+_LOCK_WAIT_S: Final = 600.0
+"""A save in the background is in no hurry, and somebody's `dvc push` may hold DVC's lock for minutes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is said of a state that is saved."""
+
+    step: int | None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """Numbers that say how good it is; NaN is kept as a word and never ranks."""
+    epoch: float | None = None
+    message: str | None = None
+    reason: str = "manual"
+    grade: str | None = None
+    """The highest grade that can be given, where the caller knows that the state is not all there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A save that is durable."""
+
+    receipt: Receipt
+    blocked_s: float
+    """How long the training thread stood still for the copy of the state."""
+    seconds: float
+    """From the call until the checkpoint was durable."""
+
+
+class Saver:
+    """Commits states to the branch of a run. At most one save is under way.
+
+    Args:
+        repo: a folder in the repository.
+        run: name of the training job.
+        branch: another branch than that of the run.
+        track: the track; None for the configured one.
+        asynchronous: `save` returns as soon as a copy of the state is taken.
+        params: hyperparameters, for the record.
+        data: names and versions of data sets, for the record.
+    """
+
+    def __init__(
+        self,
+        repo: str | Path,
+        *,
+        run: str,
+        branch: str | None = None,
+        track: str | None = None,
+        asynchronous: bool = True,
+        params: Mapping[str, Any] | None = None,
+        data: Mapping[str, str] | None = None,
+    ) -> None:
+        self.repo = Repository.open(repo, lock_wait_s=_LOCK_WAIT_S)
+        self.run, self.branch = run, branch or run
+        self.track = track or self.repo.config.track
+        self.run_id = secrets.token_hex(8)
+        self._asynchronous = asynchronous
+        self._params, self._data = check_params(params or {}), dict(data or {})
+        self._custody = commit.take_custody(self.repo)  # the code that runs is that of now, whatever is edited later
+        self._parents: tuple[CheckpointId, ...] | None = None
+        self._start: str | None = None
+        self._snapshots = Snapshots()
+        self._pool = ThreadPoolExecutor(1, "ckptvcs-save")
+        self._pending: Future[None] | None = None
+        self._closed = False
+        self.blocked_s = 0.0
+        """How long the training thread stood still for the newest save."""
+        self.last: Saved | None = None
+        """The newest save that is known to be durable."""
+
+    def descend_from(self, checkpoint: Checkpoint) -> None:
+        """Say which checkpoint the next state was trained on from; a branch that does not exist yet leaves its line there."""
+        self._parents, self._start = (checkpoint.id,), checkpoint.commit
+
+    def fork(self) -> None:
+        """Go to a new branch from here on: the first of `BRANCH-2`, `BRANCH-3`... that is free."""
+        taken = self.repo.history.branches()
+        number = next(n for n in itertools.count(2) if f"{self.branch}-{n}" not in taken)
+        self.branch = self.run = f"{self.branch}-{number}"
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a save is under way."""
+        return self._pending is not None and not self._pending.done()
+
+    def save(self, what: Incoming, facts: Facts) -> Receipt | None:
+        """Commit a state.
+
+        Args:
+            what: the state; when this returns it may change.
+            facts: what is said of it.
+
+        Returns:
+            What was done; None if it is done in the background.
+
+        Raises:
+            CkptvcsError: this save failed, or the one before it did in the background.
+        """
+        if self._closed:
+            raise UsageError("cannot save", why="this Checkpointer is closed", next_step="save before 'close'")
+        self.wait()
+        began = time.perf_counter()
+        options = self._options(facts)
+        if not self._asynchronous:
+            self._commit(what, options, began, None)
+            self.blocked_s = time.perf_counter() - began
+            return self.receipt
+        copied = self._snapshots.take(what)
+        self.blocked_s = time.perf_counter() - began
+        self._pending = self._pool.submit(self._commit, copied, options, began, self.blocked_s)
+        return None
+
+    def save_now(self, what: Incoming, facts: Facts) -> Receipt:
+        """Commit a state that is not that of this process, such as one from a file, and wait for it."""
+        self.wait()
+        self._commit(what, self._options(facts), time.perf_counter(), None)
+        assert self.last is not None
+        return self.last.receipt
+
+    def _options(self, facts: Facts) -> Options:
+        return Options(
+            message=facts.message,
+            track=self.track,
+            branch=self.branch,
+            run=self.run,
+            run_id=self.run_id,
+            step=None if facts.step is None else int(facts.step),
+            epoch=facts.epoch,
+            metrics={name: metric(name, value) for name, value in facts.metrics.items()},
+            params=self._params,
+            versions=self._data,
+            reason=facts.reason,
+            seeds=capture.seeds(),
+            command=sys.argv,
+            parents=self._parents,
+            start=self._start,
+            fresh=self._parents is None,
+            workspace=False,
+            grade=facts.grade,
+        )
+
+    def _commit(self, what: Incoming, options: Options, began: float, blocked_s: float | None) -> None:
+        receipt = commit.execute(self.repo, commit.plan(self.repo, what, options, self._custody))
+        seconds = time.perf_counter() - began
+        self.last = Saved(receipt=receipt, blocked_s=seconds if blocked_s is None else blocked_s, seconds=seconds)
+        self._parents = None  # from here on the parent is the last checkpoint of the branch
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """What the newest save that is known to be durable did."""
+        return None if self.last is None else self.last.receipt
+
+    def raise_failure(self) -> None:
+        """Raise what went wrong in the background, without waiting for what is still under way."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def wait(self, timeout_s: float | None = None) -> Receipt | None:
+        """Wait for the save under way.
+
+        Returns:
+            What the last save did, or None if there was none.
+
+        Raises:
+            CkptvcsError: it failed; nothing of it was committed.
+            TimeoutError: it is still under way after `timeout_s`.
+        """
+        if self._pending is not None:
+            pending = self._pending
+            try:
+                pending.result(timeout_s)
+            finally:
+                if pending.done():
+                    self._pending = None
+        return self.receipt
+
+    def close(self) -> None:
+        """Wait for the save under way and let go of everything.
+
+        Raises:
+            CkptvcsError: that save failed.
+        """
+        self._closed = True
+        try:
+            self.wait()
+        finally:
+            self._pool.shutdown()
+            self.repo.close()
+
+
+def metric(name: str, value: Any) -> int | float | str:
+    """A metric for the manifest. A diverged run must still be saved, so NaN is no error here; it is kept as a word."""
+    value = unwrapped(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise UsageError(f"metric '{name}' cannot be {value!r}", why="a metric is a number", next_step="leave it out")
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    return value
