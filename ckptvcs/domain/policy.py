@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
+import signal
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
 
 from ckptvcs.domain.checkpoint import DEFAULT_TRACK, check_track
+from ckptvcs.domain.revisions import Mode, mode_of
 from ckptvcs.errors import CkptvcsError
 from ckptvcs.paths import check_path
 
@@ -22,8 +25,17 @@ _STRICT: Final = {"extra": "forbid", "strict": True}
 """For pydantic: no unknown key, no string where a number belongs."""
 
 
-def _described(text: str) -> dict[str, str]:
-    return {"description": text}
+class BadValue(ValueError):
+    """A value that types allow and we cannot use; `key` is where it stands in its section."""
+
+    def __init__(self, key: str, why: str) -> None:
+        super().__init__(why)
+        self.key = key
+
+
+def _described(text: str, *, short: tuple[tuple[bool | str, dict[str, Any] | None], ...] = ()) -> dict[str, Any]:
+    """What the reference says of a key, and which words are short for which of its values."""
+    return {"description": text, "short": short}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +67,199 @@ class Checkout:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Improvement:
+    """A save whenever a metric is better than at any save before."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    monitor: str = field(metadata=_described("the metric"))
+    mode: Literal["min", "max"] | None = field(
+        default=None, metadata=_described("whether less or more of it is better, where its name does not tell")
+    )
+    min_delta: float = field(default=0.0, metadata=_described("by how much it has to be better, more than that"))
+    min_interval: int = field(default=0, metadata=_described("steps between two improvements that are saved, at least"))
+
+    def __post_init__(self) -> None:
+        """Check what types cannot say.
+
+        Raises:
+            BadValue: a value cannot be used.
+        """
+        _check_monitor(self.monitor, self.mode)
+        _check_at_least("min_delta", self.min_delta, 0)
+        _check_at_least("min_interval", self.min_interval, 0)
+
+    @property
+    def direction(self) -> Mode:
+        """`mode`, else what the name of the metric tells."""
+        return _direction(self.monitor, self.mode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plateau:
+    """One save when a metric has stopped getting better."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    monitor: str = field(metadata=_described("the metric"))
+    mode: Literal["min", "max"] | None = field(
+        default=None, metadata=_described("whether less or more of it is better, where its name does not tell")
+    )
+    patience: int = field(
+        default=10, metadata=_described("so many observations of it in a row, none better than the best, are a plateau")
+    )
+    min_delta: float = field(default=0.0, metadata=_described("by how much it has to be better, more than that"))
+
+    def __post_init__(self) -> None:
+        """Check what types cannot say.
+
+        Raises:
+            BadValue: a value cannot be used.
+        """
+        _check_monitor(self.monitor, self.mode)
+        _check_at_least("patience", self.patience, 1)
+        _check_at_least("min_delta", self.min_delta, 0)
+
+    @property
+    def direction(self) -> Mode:
+        """`mode`, else what the name of the metric tells."""
+        return _direction(self.monitor, self.mode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preemption:
+    """A save when the machine is about to be taken away."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    signals: tuple[str, ...] = field(
+        default=("SIGTERM", "SIGUSR1"), metadata=_described("the signals that announce it")
+    )
+    grace_s: float = field(default=30.0, metadata=_described("seconds from the signal to the end of the process"))
+
+    def __post_init__(self) -> None:
+        """Check what types cannot say.
+
+        Raises:
+            BadValue: a value cannot be used.
+        """
+        for name in self.signals:
+            if name not in signal.Signals.__members__ or name in ("SIGKILL", "SIGSTOP"):
+                raise BadValue("signals", f"'{name}' is no signal that a process can handle, such as SIGTERM")
+        _check_positive("grace_s", self.grace_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """Saves as often as their cost and the failures of the machine make best."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    overhead: float = field(
+        default=0.035, metadata=_described("the part of the training time that saves may cost, at most")
+    )
+    mtbf_s: float | None = field(
+        default=None, metadata=_described("mean seconds between failures; observed where it is not stated")
+    )
+
+    def __post_init__(self) -> None:
+        """Check what types cannot say.
+
+        Raises:
+            BadValue: a value cannot be used.
+        """
+        _check_positive("overhead", self.overhead)
+        if self.overhead > 1:
+            raise BadValue("overhead", f"it is a part of the training time, at most 1, not {self.overhead}")
+        _check_positive("mtbf_s", self.mtbf_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Save:
+    """When training saves. Rules add to each other: a save is taken when at least one asks for it."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    every_n_steps: int | None = field(
+        default=None, metadata=_described("at each multiple of so many steps; step 0 is none")
+    )
+    every_n_epochs: int | None = field(default=None, metadata=_described("whenever so many epochs more are completed"))
+    every_n_seconds: float | None = field(
+        default=None, metadata=_described("when the last save, or the start, is so many seconds ago")
+    )
+    on_improvement: Improvement | None = field(
+        default=None, metadata=_described("when a metric is better than at any save before")
+    )
+    on_plateau: Plateau | None = field(
+        default=None, metadata=_described("once, when a metric has stopped getting better")
+    )
+    on_event: tuple[str, ...] = field(
+        default=(), metadata=_described("when the training loop tells of one of these events")
+    )
+    on_preemption: Preemption | None = field(
+        default=None,
+        metadata=_described(
+            "when the machine is about to be taken away; `true` is short for the defaults",
+            short=((True, {}), (False, None)),
+        ),
+    )
+    on_exception: bool = field(default=False, metadata=_described("when the training loop ends with an exception"))
+    on_exit: bool = field(default=False, metadata=_described("when the training loop ends"))
+    interval: Interval | None = field(
+        default=None,
+        metadata=_described(
+            "as often as the cost of saves and the time between failures make best; `auto` is short for the defaults",
+            short=(("auto", {}),),
+        ),
+    )
+    when_busy: Literal["wait", "skip"] = field(
+        default="wait", metadata=_described("what a save does while the one before is still under way")
+    )
+    grade: Literal["exact", "approximate", "weights-only"] | None = field(
+        default=None, metadata=_described("the least grade that a checkpoint of the training loop must have")
+    )
+
+    def __post_init__(self) -> None:
+        """Check what types cannot say.
+
+        Raises:
+            BadValue: a value cannot be used.
+        """
+        for key in ("every_n_steps", "every_n_epochs", "every_n_seconds"):
+            _check_positive(key, getattr(self, key))
+        for name in self.on_event:
+            if not _EVENT.fullmatch(name):
+                raise BadValue("on_event", f"'{name}' cannot be an event: {_EVENT_RULE}")
+
+
+_EVENT: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII | re.IGNORECASE)
+_EVENT_RULE: Final = "at most 64 letters, digits, '.', '_', '-', a letter or digit first"
+
+
+def _check_positive(key: str, value: float | None) -> None:
+    if value is not None and not (value > 0 and math.isfinite(value)):
+        raise BadValue(key, f"it has to be more than 0, not {value}")
+
+
+def _check_at_least(key: str, value: float, least: int) -> None:
+    if not (value >= least and math.isfinite(value)):
+        raise BadValue(key, f"it has to be at least {least}, not {value}")
+
+
+def _check_monitor(monitor: str, mode: Mode | None) -> None:
+    if not monitor:
+        raise BadValue("monitor", "the name of a metric cannot be empty")
+    if mode is None and mode_of(monitor) is None:
+        raise BadValue("mode", f"the name '{monitor}' does not tell whether less or more is better: say min or max")
+
+
+def _direction(monitor: str, mode: Mode | None) -> Mode:
+    direction = mode or mode_of(monitor)
+    assert direction is not None  # checked when the value was made
+    return direction
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """Policy and configuration of one repository."""
 
@@ -70,6 +275,7 @@ class Config:
     )
     best: Best | None = field(default=None, metadata=_described("what `@best` compares"))
     checkout: Checkout = field(default_factory=Checkout, metadata=_described("how files are put into the workspace"))
+    save: Save | None = field(default=None, metadata=_described("when training saves; without it, only when told to"))
 
     def __post_init__(self) -> None:
         """Check what types cannot say.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from typing import Any
+import typing
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from ckptvcs.domain.policy import Config
+from ckptvcs.domain.policy import BadValue, Config, Save
+
+T = TypeVar("T", Config, Save)
 
 
 class Malformed(ValueError):
@@ -20,16 +24,54 @@ class Malformed(ValueError):
 
 
 def parse(document: Any) -> Config:
-    """Check a document and return its values.
+    """Check the document that `ckpt.yaml` holds and return its values.
 
     Raises:
         Malformed: something in it is wrong.
     """
+    return _parse(document, Config)
+
+
+def parse_save(document: Any) -> Save:
+    """Check a policy of saves that was given as plain values, as under the key `save` of `ckpt.yaml`.
+
+    Raises:
+        Malformed: something in it is wrong.
+    """
+    return _parse(document, Save)
+
+
+def _parse(document: Any, cls: type[T]) -> T:
     try:
         # By way of JSON, because what is strict for JSON is what is strict for YAML: dates and such become text.
-        return TypeAdapter(Config).validate_json(json.dumps(document, default=str))
+        return TypeAdapter(cls).validate_json(json.dumps(_written_out(document, cls), default=str))
     except (TypeError, RecursionError) as err:
         raise Malformed((), f"it holds what JSON has not: {err}") from err
     except ValidationError as err:
-        first = err.errors()[0]
-        raise Malformed(first["loc"], first["msg"].removeprefix("Value error, ")) from err
+        raise _malformed(err) from err
+
+
+def _malformed(err: ValidationError) -> Malformed:
+    first = err.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    key = (cause.key,) if isinstance(cause, BadValue) else ()
+    return Malformed((*first["loc"], *key), first["msg"].removeprefix("Value error, "))
+
+
+def _written_out(document: Any, cls: type) -> Any:
+    """The document with what stands there in short, such as `interval: auto`, written out."""
+    if not isinstance(document, dict):
+        return document
+    written, kinds = dict(document), typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if field.name in document:
+            written[field.name] = _value_written_out(document[field.name], field, kinds[field.name])
+    return written
+
+
+def _value_written_out(value: Any, field: dataclasses.Field[Any], kind: Any) -> Any:
+    for short, long in field.metadata["short"]:
+        if value is short or (isinstance(value, str) and value == short):
+            return long
+    section = next((k for k in (kind, *typing.get_args(kind)) if dataclasses.is_dataclass(k)), None)
+    return value if section is None else _written_out(value, section)  # type: ignore[arg-type]

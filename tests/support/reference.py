@@ -645,6 +645,31 @@ best:
 checkout:
   link: hardlink
   on_commit: false
+save:
+  every_n_steps: 1000
+  every_n_epochs: 1
+  every_n_seconds: 900
+  on_improvement:
+    monitor: val_loss
+    mode: min
+    min_delta: 0.001
+    min_interval: 500
+  on_plateau:
+    monitor: val_loss
+    mode: min
+    patience: 5
+    min_delta: 0.0
+  on_event: [stage_change, pre_deploy, drift]
+  on_preemption:
+    signals: [SIGTERM, SIGUSR1]
+    grace_s: 90
+  on_exception: true
+  on_exit: true
+  interval:
+    overhead: 0.035
+    mtbf_s: 28800
+  when_busy: wait
+  grade: exact
 """
 
 
@@ -653,7 +678,8 @@ def keys(cls: Any, prefix: str) -> Iterator[tuple[str, str, str, str]]:
     for field in dataclasses.fields(cls):
         inner = dataclass_in(hints[field.name])
         default = default_of(field)
-        kind = "a mapping" if inner else " or ".join(type_texts(hints[field.name]))
+        words = [code(yaml_of(short)) for short, _ in field.metadata["short"]]
+        kind = " or ".join([*words, "a mapping"] if inner else type_texts(hints[field.name]))
         yield code(prefix + field.name), kind, default, field.metadata["description"]
         if inner:
             yield from keys(inner, f"{prefix}{field.name}.")
@@ -676,10 +702,15 @@ def type_texts(kind: Any) -> list[str]:
         return [code(yaml_of(value)) for value in typing.get_args(kind)]
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
         return [text for arg in typing.get_args(kind) for text in type_texts(arg)]
-    return [{str: "text", bool: "`true` or `false`", int: "a whole number", type(None): "nothing"}[kind]]
+    if typing.get_origin(kind) is tuple:
+        return ["a list of " + " or ".join(type_texts(typing.get_args(kind)[0]))]
+    names = {str: "text", bool: "`true` or `false`", int: "a whole number", float: "a number", type(None): "nothing"}
+    return [names[kind]]
 
 
 def yaml_of(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(yaml_of, value))}]"
     return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ckptvcs.domain.policy import Best, Checkout, Config
-from ckptvcs.domain.schema import Malformed, parse
+from ckptvcs.domain.policy import Best, Checkout, Config, Improvement, Interval, Plateau, Preemption, Save
+from ckptvcs.domain.schema import Malformed, parse, parse_save
 from ckptvcs.errors import BadConfig
 from ckptvcs.porcelain.config import read_config
 
@@ -58,6 +58,33 @@ def test_every_key_may_be_given():
         ("checkout: {link: softlink}", ("checkout", "link")),
         ("checkout: {on_commit: 'yes'}", ("checkout", "on_commit")),
         ("checkout: {nope: 1}", ("checkout", "nope")),
+        ("save: auto", ("save",)),
+        ("save: {nope: 1}", ("save", "nope")),
+        ("save: {every_n_steps: 1.5}", ("save", "every_n_steps")),
+        ("save: {every_n_steps: true}", ("save", "every_n_steps")),
+        ("save: {every_n_steps: 0}", ("save", "every_n_steps")),
+        ("save: {every_n_epochs: '1'}", ("save", "every_n_epochs")),
+        ("save: {every_n_seconds: .inf}", ("save", "every_n_seconds")),
+        ("save: {every_n_seconds: 10m}", ("save", "every_n_seconds")),
+        ("save: {on_improvement: val_loss}", ("save", "on_improvement")),
+        ("save: {on_improvement: {mode: min}}", ("save", "on_improvement", "monitor")),
+        ("save: {on_improvement: {monitor: gap}}", ("save", "on_improvement", "mode")),
+        ("save: {on_improvement: {monitor: loss, mode: lowest}}", ("save", "on_improvement", "mode")),
+        ("save: {on_improvement: {monitor: loss, min_interval: -1}}", ("save", "on_improvement", "min_interval")),
+        ("save: {on_plateau: {monitor: loss, patience: 0}}", ("save", "on_plateau", "patience")),
+        ("save: {on_event: drift}", ("save", "on_event")),
+        ("save: {on_event: [drift, 3]}", ("save", "on_event", 1)),
+        ("save: {on_event: ['a b']}", ("save", "on_event")),
+        ("save: {on_preemption: 'yes'}", ("save", "on_preemption")),
+        ("save: {on_preemption: 1}", ("save", "on_preemption")),
+        ("save: {on_preemption: {signals: [SIGKILL]}}", ("save", "on_preemption", "signals")),
+        ("save: {on_preemption: {grace_s: -1}}", ("save", "on_preemption", "grace_s")),
+        ("save: {on_exit: 1}", ("save", "on_exit")),
+        ("save: {interval: 600}", ("save", "interval")),
+        ("save: {interval: never}", ("save", "interval")),
+        ("save: {interval: {overhead: 3.5}}", ("save", "interval", "overhead")),
+        ("save: {when_busy: queue}", ("save", "when_busy")),
+        ("save: {grade: perfect}", ("save", "grade")),
         ("[1]", ()),
         ("text", ()),
     ],
@@ -68,6 +95,65 @@ def test_a_wrong_key_or_value_is_named(text: str, location: tuple[str, ...]):
 
     assert caught.value.location == location
     assert caught.value.why
+
+
+EVERY_TRIGGER = """
+save:
+  every_n_steps: 1000
+  every_n_epochs: 1
+  every_n_seconds: 900
+  on_improvement: {monitor: val_acc, mode: max, min_delta: 0.001, min_interval: 500}
+  on_plateau: {monitor: val_loss, mode: min, patience: 3, min_delta: 0.01}
+  on_event: [stage_change, drift]
+  on_preemption: {signals: [SIGUSR1], grace_s: 90}
+  on_exception: true
+  on_exit: true
+  interval: {overhead: 0.02, mtbf_s: 7200}
+  when_busy: skip
+  grade: exact
+"""
+
+
+def test_every_key_of_the_policy_of_saves_may_be_given():
+    assert parse(yaml.safe_load(EVERY_TRIGGER)).save == Save(
+        every_n_steps=1000,
+        every_n_epochs=1,
+        every_n_seconds=900.0,
+        on_improvement=Improvement(monitor="val_acc", mode="max", min_delta=0.001, min_interval=500),
+        on_plateau=Plateau(monitor="val_loss", mode="min", patience=3, min_delta=0.01),
+        on_event=("stage_change", "drift"),
+        on_preemption=Preemption(signals=("SIGUSR1",), grace_s=90.0),
+        on_exception=True,
+        on_exit=True,
+        interval=Interval(overhead=0.02, mtbf_s=7200.0),
+        when_busy="skip",
+        grade="exact",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("save:", None),
+        ("save: {}", Save()),
+        ("save: {on_preemption: true}", Save(on_preemption=Preemption())),
+        ("save: {on_preemption: {}}", Save(on_preemption=Preemption())),
+        ("save: {on_preemption: false}", Save()),
+        ("save: {on_preemption:}", Save()),
+        ("save: {interval: auto}", Save(interval=Interval(overhead=0.035, mtbf_s=None))),
+        ("save: {interval: {mtbf_s: 60}}", Save(interval=Interval(overhead=0.035, mtbf_s=60.0))),
+    ],
+)
+def test_what_is_said_in_short_means_the_same(text: str, expected: Save | None):
+    assert parse(yaml.safe_load(text)).save == expected
+
+
+def test_a_policy_of_saves_may_be_given_without_a_file():
+    assert parse_save({"every_n_steps": 5, "interval": "auto"}) == Save(every_n_steps=5, interval=Interval())
+
+    with pytest.raises(Malformed) as caught:
+        parse_save({"on_improvement": {"monitor": "gap"}})
+    assert caught.value.location == ("on_improvement", "mode")
 
 
 @pytest.mark.parametrize(
@@ -127,6 +213,11 @@ def test_aliases_are_not_multiplied(tmp_path: Path):
         ("version: 1\nnope: 1\n", 2, "nope"),
         ("# a\n\ncheckout:\n  on_commit: true\n  link: softlink\n", 5, "checkout.link"),
         ("best:\n  monitor: a\n", 1, "best.mode"),
+        ("save:\n  interval: auto\n  on_plateau:\n    monitor: loss\n    patience: 0\n", 5, "save.on_plateau.patience"),
+        ("save:\n  every_n_steps: 100\n  every_n_epochs: 0\n", 3, "save.every_n_epochs"),
+        ("save:\n  on_improvement:\n    monitor: gap\n", 2, "save.on_improvement.mode"),
+        ("save:\n  on_event:\n    - drift\n    - 7\n", 2, "save.on_event.1"),
+        ("save:\n  on_preemption: maybe\n", 2, "save.on_preemption"),
     ],
 )
 def test_the_file_and_the_line_of_a_mistake_are_named(text: str, line: int, key: str, tmp_path: Path):

@@ -184,6 +184,27 @@ def test_an_unchanged_file_is_remembered_and_a_changed_one_is_read(tmp_path: Pat
     assert read(tmp_path, "track: b\n", cache).track == "b"
 
 
+@pytest.mark.parametrize(
+    "save",
+    [
+        "{}",
+        "{on_preemption: true, interval: auto}",
+        "{on_preemption: false, on_event: [drift, pre_deploy]}",
+        "{on_preemption: {signals: [SIGTERM], grace_s: 5}, interval: {mtbf_s: 3600}, every_n_seconds: 60}",
+        "{on_improvement: {monitor: loss}, on_plateau: {monitor: acc}, grade: weights-only, when_busy: skip}",
+    ],
+)
+def test_what_is_remembered_of_a_policy_of_saves_is_what_was_parsed(tmp_path: Path, cache: Path, save: str):
+    parsed = read(tmp_path, f"save: {save}\n", cache)
+    known = cache.stat()
+
+    remembered = read_config(tmp_path, cache)
+
+    assert remembered == parsed
+    assert repr(remembered) == repr(parsed)
+    assert cache.stat().st_mtime_ns == known.st_mtime_ns
+
+
 @pytest.mark.parametrize("left", [b"", b"{", b"[]", b"{}", b"\xff", b'{"digest": 1}'])
 def test_a_damaged_memory_is_none(tmp_path: Path, cache: Path, left: bytes):
     cache.write_bytes(left)
