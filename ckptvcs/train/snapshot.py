@@ -83,7 +83,8 @@ class _Streams:
             source.record_stream(stream)  # its memory must not be given to others before it is copied
             done = torch.cuda.Event()
             done.record(stream)
-        return lambda: done.synchronize()
+        wait: Callable[[], None] = done.synchronize
+        return wait
 
     def hold_back(self) -> None:
         """Make what is computed from now on wait for the copies."""
