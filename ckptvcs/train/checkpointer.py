@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ckptvcs.domain import provenance
 from ckptvcs.errors import NotFound, UsageError
+from ckptvcs.formats.components import EXTRA
 from ckptvcs.porcelain import incoming
 from ckptvcs.porcelain.checkpoints import require_checkpoint
 from ckptvcs.porcelain.config import save_policy
@@ -91,10 +92,7 @@ class Checkpointer:
         self._policy = save_policy(self._saver.repo.config, policy)
         check_grade(self._roles, self._policy.grade)
         self._watch = Watch(self._policy)
-        notice = self._policy.on_preemption
-        self._preemption = Preemption(
-            notice.signals if notice else (), grace_s=notice.grace_s if notice else 0.0, probe=preempted
-        )
+        self._preemption = Preemption.of(self._policy, probe=preempted)
         self._place: Place | None = None
         self._closed = False
 
@@ -204,7 +202,7 @@ class Checkpointer:
             return None
         what = incoming.from_state(
             dict(sorted(state.items())),
-            roles={name: self._roles[name] for name in parts},
+            roles={**{name: self._roles[name] for name in parts}, LOOP: EXTRA},
             known=capture.hints(parts),
             files={**capture.model_files(parts), **capture.aux_files(self._aux)},
         )

@@ -8,6 +8,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from ckptvcs.domain import policy
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -46,6 +48,13 @@ class Preemption:
         self._probe = probe
         self._before: dict[int, Any] = {}
         self._announced: tuple[str, int, float] | None = None
+
+    @classmethod
+    def of(cls, save: policy.Save, *, probe: Callable[[], bool] | None) -> Preemption:
+        """What a policy of saves says of it; a probe counts in any case."""
+        said = save.on_preemption
+        grace_s = (said or policy.Preemption()).grace_s
+        return cls(said.signals if said else (), grace_s=grace_s, probe=probe)
 
     def install(self) -> None:
         """Handle the signals. Only the main thread may; elsewhere a note says that they are not watched."""
