@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from ckptvcs.domain import provenance
 from ckptvcs.errors import NotFound, UsageError
 from ckptvcs.formats.components import EXTRA
-from ckptvcs.porcelain import incoming
+from ckptvcs.porcelain import incoming, note
 from ckptvcs.porcelain.checkpoints import require_checkpoint
 from ckptvcs.porcelain.config import save_policy
 from ckptvcs.train import capture, ranks, resume
 from ckptvcs.train.parts import LOOP, RNG, check_grade, check_names, checked, roles, state_of
-from ckptvcs.train.preemption import Preempted, Preemption
+from ckptvcs.train.preemption import Preempted, Preemption, within_grace
 from ckptvcs.train.saver import Facts, Saver, metric
 from ckptvcs.train.watch import Place, Watch
 
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from ckptvcs.train.resume import Resumed
 
 _log = logging.getLogger("ckptvcs")
-
-_ASSUMED_BYTES_PER_S = 100e6
-"""What a save is taken to write in a second as long as none was measured: a slow disk."""
 
 
 class Checkpointer:
@@ -107,11 +104,11 @@ class Checkpointer:
         # The exception that ended the loop is the one to raise; what else goes wrong is told.
         try:
             if self._policy.on_exception and not issubclass(kind, Preempted):
-                self._save_last(f"on_exception: {kind.__name__}", grade=provenance.APPROXIMATE)
+                self._save_place(f"on_exception: {kind.__name__}", self._parts, grade=provenance.APPROXIMATE)
         except Exception:  # noqa: BLE001 - it is logged
             _log.exception("the state could not be saved after %s", kind.__name__)
         try:
-            self._close()
+            self._close("preempted" if issubclass(kind, Preempted) else "exception")
         except Exception:  # noqa: BLE001 - it is logged
             _log.exception("a save in the background failed")
 
@@ -221,34 +218,34 @@ class Checkpointer:
 
     def _save_and_leave(self, why: str, status: int) -> None:
         """Save within the grace period, and end the process."""
-        assert self._place is not None
-        parts, note = self._parts, ""
-        needed_s, left_s = self._expected_s(), self._preemption.left_s()
-        if ranks.agreed(needed_s > left_s):
-            parts = {name: part for name, part in parts.items() if self._roles[name] in ("model", "optimizer")}
-            note = f"; {' and '.join(parts)} alone: a whole save takes about {needed_s:.0f} s, {left_s:.0f} s are left"
-            _log.warning("%s announced the end%s", why, note)
-        place = self._place
-        reason = f"on_preemption: {why}{note}"
-        self._save(Facts(step=place.step, metrics=place.metrics, epoch=place.epoch, reason=reason), parts)
+        parts, shortage = within_grace(self._parts, self._roles, self._saver.last, self._preemption.left_s())
+        if shortage:
+            _log.warning("%s announced the end%s", why, shortage)
+        self._save_place(f"on_preemption: {why}{shortage}", parts)
         receipt = self.wait_until_finished()
         self._preemption.remove()
-        _log.warning("%s announced the end: step %s is saved, the process ends", why, place.step)
+        _log.warning("%s announced the end: the last step is saved, the process ends", why)
         raise Preempted(why, receipt, status)
 
-    def _expected_s(self) -> float:
-        """How long a whole save will take, from the last one, or else from the size of the state."""
-        last = self._saver.last
-        if last is not None:
-            return last.seconds
-        return capture.nbytes(self._state(self._parts)) / _ASSUMED_BYTES_PER_S
-
-    def _save_last(self, reason: str, *, grade: str | None = None) -> None:
+    def _save_place(self, reason: str, parts: Mapping[str, Any], *, grade: str | None = None) -> None:
         """Save the state of the last step, unless that was done."""
         place = self._place
         if place is not None and not place.saved:
             facts = Facts(step=place.step, metrics=place.metrics, epoch=place.epoch, reason=reason, grade=grade)
-            self._save(facts, self._parts)
+            self._save(facts, parts)
+
+    def note(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Attach metrics to a checkpoint of this run that are known only now; `@best` and retention use them.
+
+        Written in the background, after the save under way; if it fails, the next call says so.
+
+        Args:
+            step: of the checkpoint.
+            metrics: numbers by name.
+        """
+        values = {name: metric(name, value) for name, value in metrics.items()}
+        repo, revision, track = self._saver.repo, f"{self._saver.branch}@step:{step}", self._saver.track
+        self._saver.later(lambda: note.execute(repo, note.plan_note(repo, revision, values, track=track)))
 
     @property
     def last_saved(self) -> Receipt | None:
@@ -281,13 +278,16 @@ class Checkpointer:
             return
         try:
             if self._policy.on_exit:
-                self._save_last("on_exit")
+                self._save_place("on_exit", self._parts)
         finally:
-            self._close()
+            self._close("closed")
 
-    def _close(self) -> None:
+    def _close(self, how: str) -> None:
+        if self._closed:
+            return
         self._closed = True
         self._preemption.remove()
+        self._saver.end(how, None if self._place is None else self._place.step)
         self._saver.close()
 
     # ---- going on

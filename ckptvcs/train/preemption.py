@@ -6,16 +6,22 @@ import logging
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.domain import policy
+from ckptvcs.train import capture, ranks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ckptvcs.porcelain.commit import Receipt
+    from ckptvcs.train.saver import Saved
 
 _log = logging.getLogger("ckptvcs")
+
+
+_ASSUMED_BYTES_PER_S: Final = 100e6
+"""What a save is taken to write in a second as long as none was measured: a slow disk."""
 
 
 class Preempted(SystemExit):
@@ -88,3 +94,22 @@ class Preemption:
     def left_s(self) -> float:
         """Seconds of grace that are left."""
         return self._grace_s - (time.monotonic() - self._announced[2]) if self._announced else self._grace_s
+
+
+def within_grace(
+    parts: Mapping[str, Any], roles: Mapping[str, str], last: Saved | None, left_s: float
+) -> tuple[Mapping[str, Any], str]:
+    """The parts that can be saved in the time that is left, and, if those are not all, what to say about it.
+
+    Args:
+        parts: all of them.
+        roles: their roles.
+        last: the last save, which tells how long one takes; else that is guessed from the size of the state.
+        left_s: seconds until the process is killed.
+    """
+    nbytes = sum(capture.nbytes(part.state_dict()) for part in parts.values()) if last is None else 0
+    needed_s, left_s = ranks.agreed((last.seconds if last else nbytes / _ASSUMED_BYTES_PER_S, left_s))
+    if needed_s <= left_s:
+        return parts, ""
+    some = {name: part for name, part in parts.items() if roles[name] in ("model", "optimizer")}
+    return some, f"; {' and '.join(some)} alone: a whole save takes about {needed_s:.0f} s, {left_s:.0f} s are left"

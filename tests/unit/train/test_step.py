@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from ckptvcs import Repo
-from ckptvcs.errors import BadConfig, FormatError, StorageError, UsageError
+from ckptvcs.errors import BadConfig, FormatError, NotFound, StorageError, UsageError
+from ckptvcs.porcelain import ledger
 from ckptvcs.train.preemption import Preempted
 from tests.support import oracle
 from tests.support.same import assert_same
@@ -440,3 +441,56 @@ def test_the_log_is_quiet_where_nothing_is_wrong(keeper, begin, caplog):
         run(keep, training, range(5))
 
     assert not caplog.records
+
+
+# ------------------------------------------------------------------------------------------------------------ the ledger
+
+
+def test_metrics_that_come_late_change_what_is_best(keeper, begin):
+    keep = keeper(begin().parts)
+    for step in range(3):
+        keep.save(step, metrics={"loss": float(step)})
+    keep.note(2, {"loss": torch.tensor(-1.0), "wer": 0.2})
+    keep.wait_until_finished()
+
+    assert (keep.best_step("loss"), keep.best_step("wer")) == (2, 2)
+
+
+def test_a_note_of_a_step_that_was_not_saved_is_an_error_of_the_next_call(keeper, begin):
+    keep = keeper(begin().parts)
+    keep.save(1)
+    keep.note(5, {"loss": 1.0})
+
+    with pytest.raises(NotFound, match="r@step:5"):
+        keep.wait_until_finished()
+
+
+def test_the_ledger_tells_when_the_run_began_what_its_saves_cost_and_how_it_ended(keeper, world: World, begin):
+    training = begin()
+    with keeper(training.parts, policy={"every_n_steps": 2}) as keep:
+        run(keep, training, range(5))
+    with pytest.raises(ZeroDivisionError), keeper(training.parts, policy={"every_n_steps": 2}) as keep:
+        run(keep, training, range(6, 7))
+        1 / 0  # noqa: B018
+
+    with Repo(world.root) as repo:
+        told = [(event.op, event.facts) for event in ledger.events(repo._repo)]
+    assert [op for op, _ in told] == ["run.start", "save", "save", "run.end", "run.start", "save", "run.end"]
+    assert all(facts["run"] == "r" for _, facts in told)
+    assert [facts["step"] for op, facts in told if op == "save"] == [2, 4, 6]
+    assert all(0 < facts["blocked_s"] <= facts["seconds"] for op, facts in told if op == "save")
+    assert [facts["how"] for op, facts in told if op == "run.end"] == ["closed", "exception"]
+    assert told[3][1]["step"] == 4
+
+
+def test_a_ledger_that_cannot_be_written_stops_no_training(keeper, world: World, begin, caplog):
+    training = begin()
+    with keeper(training.parts, policy={"every_n_steps": 2}) as keep:
+        run(keep, training, range(3))
+        keep.wait_until_finished()
+        (writer,) = (path.name for path in (world.root / ".git/refs/ckptvcs/ledger").iterdir())
+        world.git("update-ref", f"refs/ckptvcs/ledger/{writer}", "HEAD")
+        run(keep, training, range(3, 6))
+
+    assert [m["step"] for m in manifests(world)] == [2, 4]
+    assert "the ledger does not know of 'save'" in caplog.text
