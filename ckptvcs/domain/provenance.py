@@ -64,14 +64,18 @@ class Provenance(Entry, frozen=True):
     command: tuple[str, ...] = ()
 
 
-def grade(roles: Collection[str]) -> str:
+def grade(roles: Collection[str], *, at_most: str | None = None) -> str:
     """How well training can go on from components of these roles.
 
     `exact`: weights, optimizer and random generators; `approximate`: no random generators; `weights-only`: no optimizer.
+
+    Args:
+        roles: what there is.
+        at_most: a grade that it does not surpass; of a merge, whose optimizer never saw its weights, `approximate`.
     """
     if not {"model", "optimizer"} <= set(roles):
         return WEIGHTS_ONLY
-    return EXACT if "rng" in roles else APPROXIMATE
+    return EXACT if "rng" in roles and at_most in (None, EXACT) else APPROXIMATE
 
 
 _SECRET: Final = re.compile(

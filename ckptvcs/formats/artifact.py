@@ -51,8 +51,15 @@ def digests(components: Sequence[FlatComponent]) -> dict[tuple[str, str], Digest
     found = {}
     for component in components:
         for name, leaf in component.leaves.items():
-            found[component.name, name] = digest(leaf.read())
-            leaf.release()
+            found[component.name, name] = _digest(leaf)
+    return found
+
+
+def _digest(leaf: Leaf) -> Digest:
+    if leaf.stream is not None:
+        return digest_of_parts(leaf.pieces())
+    found = digest(leaf.read())
+    leaf.release()
     return found
 
 
@@ -126,8 +133,7 @@ def _shard(
     def chunks() -> Iterator[Buffer]:
         yield head
         for leaf in order:
-            yield leaf.read()
-            leaf.release()
+            yield from leaf.pieces()
 
     return PlannedFile(
         path=f"{component.name}/{file}",
