@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from ckptvcs.formats import dtypes
-from ckptvcs.formats.numbers import numbers, rounded
+from ckptvcs.formats.numbers import count, numbers, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +16,9 @@ if TYPE_CHECKING:
     from ckptvcs.formats.leaf import Leaf
     from ckptvcs.formats.merging import Method
 
-BLOCK: Final = 1 << 18
-"""Elements that are computed at a time. It is part of the outcome of sums: another number gives other last bits."""
+BLOCK: Final = 1 << 16
+"""Elements that are computed at a time: they stay in the cache of a core, and the hundred shards that a large machine writes
+at once hold little. It is part of the outcome of the sums that slerp takes: another number may give other last bits."""
 
 _FORGET_EVERY: Final = 4
 """Blocks after which the pages of the inputs are given back: a mapped file that was read counts as our memory."""
@@ -38,6 +41,14 @@ class _Merged:
         self._like, self._inputs, self._method = like, inputs, method
         self._combine: Callable[[Sequence[Any]], Any] | None = None
 
+    @property
+    def count(self) -> int:
+        return len(self._inputs)
+
+    @property
+    def size(self) -> int:
+        return count(self._like.dtype, self._like.nbytes)
+
     def read(self) -> bytes:
         return b"".join(self.stream())
 
@@ -45,13 +56,16 @@ class _Merged:
         if not self._like.nbytes:
             return
         if self._combine is None:
-            self._combine = self._method.prepare(self._blocks)  # what it found out holds for every later reading
-        for arrays in self._blocks():
-            yield rounded(self._like.dtype, self._combine(arrays))
+            self._combine = self._method.prepare(self)  # what it found out holds for every later reading
+        for arrays in self.blocks():
+            with np.errstate(all="ignore"):  # what is too large becomes infinite, what is no number stays none
+                combined = self._combine(arrays)
+            yield rounded(self._like.dtype, combined)
 
-    def _blocks(self) -> Iterator[list[Any]]:
+    def blocks(self, *which: int) -> Iterator[list[Any]]:
         dtype, step = self._like.dtype, BLOCK * dtypes.itemsize(self._like.dtype)
-        data = [memoryview(leaf.read()).cast("B") for leaf in self._inputs]
+        inputs = [self._inputs[i] for i in which] if which else self._inputs
+        data = [memoryview(leaf.read()).cast("B") for leaf in inputs]
         for n, start in enumerate(range(0, self._like.nbytes, step), start=1):
             yield [numbers(dtype, view[start : start + step]) for view in data]
             if n % _FORGET_EVERY == 0:

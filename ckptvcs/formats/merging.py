@@ -8,16 +8,33 @@ the same bytes on every machine, with any number of threads.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
 _PARALLEL: Final = 0.9995
 """Beyond this cosine two tensors are interpolated along a straight line: the sine that slerp divides by vanishes."""
+
+
+Combine = Callable[[Sequence[Any]], Any]
+"""Makes one array of several, which it may change."""
+
+
+class Inputs(Protocol):
+    """The inputs of one tensor."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+
+    @property
+    def size(self) -> int:
+        """Numbers in each of them."""
+
+    def blocks(self, *which: int) -> Iterable[Sequence[Any]]:
+        """The blocks from the first to the last, each with one array for each input, or for each of those numbered."""
 
 
 class Method(Protocol):
@@ -27,12 +44,8 @@ class Method(Protocol):
     def keeps_equal(self) -> bool:
         """Whether equal inputs are the outcome, bit for bit."""
 
-    def prepare(self, blocks: Callable[[], Iterable[Sequence[Any]]]) -> Callable[[Sequence[Any]], Any]:
-        """Look at one tensor; return what combines a block of it.
-
-        Args:
-            blocks: gives the blocks of the tensor, from the first to the last; each is one array for each input.
-        """
+    def prepare(self, inputs: Inputs) -> Combine:
+        """Look at one tensor; return what combines a block of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +60,14 @@ class Weighted:
 
     keeps_equal = True
 
-    def prepare(self, blocks: Callable[[], Iterable[Sequence[Any]]]) -> Callable[[Sequence[Any]], Any]:  # noqa: ARG002
+    def prepare(self, inputs: Inputs) -> Combine:  # noqa: ARG002
         return self._combine
 
     def _combine(self, arrays: Sequence[Any]) -> Any:
         total: Any = None
         for weight, array in zip(self.weights, arrays, strict=True):
             if weight != 1:
-                array *= array.dtype.type(weight)  # noqa: PLW2901 - blocks are ours to change
+                np.multiply(array, array.dtype.type(weight), out=array)
             total = array if total is None else np.add(total, array, out=total)
         total /= total.dtype.type(math.fsum(self.weights))
         return total
@@ -81,8 +94,8 @@ class Slerp:
 
     keeps_equal = True
 
-    def prepare(self, blocks: Callable[[], Iterable[Sequence[Any]]]) -> Callable[[Sequence[Any]], Any]:
-        one, other = self.factors(blocks())
+    def prepare(self, inputs: Inputs) -> Combine:
+        one, other = self.factors(inputs.blocks())
 
         def combine(arrays: Sequence[Any]) -> Any:
             a, b = arrays
@@ -126,37 +139,40 @@ class Ties:
 
     keeps_equal = False
 
-    def prepare(self, blocks: Callable[[], Iterable[Sequence[Any]]]) -> Callable[[Sequence[Any]], Any]:
-        edges = self.edges(blocks)
+    def prepare(self, inputs: Inputs) -> Combine:
+        edges = [self._edge(inputs, task) for task in range(1, inputs.count)]
 
         def combine(arrays: Sequence[Any]) -> Any:
             base, *tasks = arrays
             vectors = [task - base for task in tasks]
             for vector, edge in zip(vectors, edges, strict=True):
-                vector[np.abs(vector) < edge] = 0
+                np.multiply(vector, np.abs(vector) >= edge, out=vector)
             return base + base.dtype.type(self.scale) * _disjoint_mean(vectors)
 
         return combine
 
-    def edges(self, blocks: Callable[[], Iterable[Sequence[Any]]]) -> list[Any]:
-        """The smallest magnitude that stays, for each task vector."""
-        edges: list[Any] = []
-        count = len(next(iter(blocks()), [None])) - 1
-        for task in range(count):  # one after the other, so that one task vector at a time is in memory
-            size = np.concatenate([np.abs(arrays[task + 1] - arrays[0]) for arrays in blocks()])
-            drop = len(size) - max(1, math.ceil(self.density * len(size)))
-            size.partition(drop)
-            edges.append(size[drop])
-        return edges
+    def _edge(self, inputs: Inputs, task: int) -> Any:
+        """The smallest magnitude that stays of one task vector, which is in memory as a whole for this."""
+        sizes: Any = None
+        start = 0
+        for base, tuned in inputs.blocks(0, task):
+            sizes = np.empty(inputs.size, base.dtype) if sizes is None else sizes
+            np.abs(tuned - base, out=sizes[start : start + len(base)])
+            start += len(base)
+        drop = len(sizes) - max(1, math.ceil(self.density * len(sizes)))
+        sizes.partition(drop)
+        return sizes[drop]
 
 
 def _disjoint_mean(vectors: Sequence[Any]) -> Any:
-    total = sum(vectors[1:], vectors[0])
-    elected = np.sign(total)
+    total = vectors[0].copy()
+    for vector in vectors[1:]:
+        total += vector
+    up = total > 0
     chosen, count = np.zeros_like(total), np.zeros_like(total)
     for vector in vectors:
-        agrees = (np.sign(vector) == elected) & (vector != 0)
-        chosen += np.where(agrees, vector, 0)
-        count += agrees
-    mean = chosen / np.maximum(count, 1)
-    return np.where(np.isnan(total), total, mean)  # what is no number must not vanish in a vote
+        part = np.where(up, np.maximum(vector, 0), np.minimum(vector, 0))
+        chosen += part
+        count += part != 0
+    chosen *= total != 0  # what cancels out elects nobody; what is no number stays none
+    return np.divide(chosen, np.maximum(count, 1), out=chosen)

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from ckptvcs.formats import dtypes
+
 _PARTS: Final = {"C32": "F16", "C64": "F32", "C128": "F64"}
 _WIDE: Final = {"F16": np.float32, "F32": np.float64, "F64": np.float64}
 # Bits of the exponent and of the fraction, and the bias. `fn`: no infinity, NaN is all ones; `fnuz`: NaN is the negative zero.
@@ -34,6 +36,11 @@ def is_small(dtype: str) -> bool:
     return dtype in _SMALL
 
 
+def count(dtype: str, nbytes: int) -> int:
+    """How many numbers so many bytes are."""
+    return nbytes // dtypes.itemsize(_PARTS.get(dtype, dtype))
+
+
 def numbers(dtype: str, data: memoryview) -> Any:
     """The elements as an array of float32 or float64 of their own, one-dimensional."""
     dtype = _PARTS.get(dtype, dtype)
@@ -41,7 +48,8 @@ def numbers(dtype: str, data: memoryview) -> Any:
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
     if dtype in _SMALL:
         return _table(dtype)[np.frombuffer(data, np.uint8)]
-    return np.frombuffer(data, f"<f{2 if dtype == 'F16' else 4 if dtype == 'F32' else 8}").astype(_WIDE[dtype])
+    with np.errstate(all="ignore"):  # a NaN that signals
+        return np.frombuffer(data, f"<f{2 if dtype == 'F16' else 4 if dtype == 'F32' else 8}").astype(_WIDE[dtype])
 
 
 def rounded(dtype: str, array: Any) -> memoryview:
@@ -95,7 +103,7 @@ def _eight_bits(dtype: str, array: Any) -> Any:
     code = np.searchsorted(middles, size, side="left")
     tie = (code < len(middles)) & (middles[np.minimum(code, len(middles) - 1)] == size)
     code = code + (tie & (code % 2 == 1))
-    over = 0x7C if kind == "ieee" else 0x7F if kind == "fn" else 0x80
+    over = {"ieee": 0x7C, "fn": 0x7E, "fnuz": 0x80}[kind]  # infinity; the largest number there is, as torch has it; NaN
     nan = {"ieee": 0x7F, "fn": 0x7F, "fnuz": 0x80}[kind]
     sign = np.where(np.signbit(array), 0x80, 0)
     if kind == "fnuz":
