@@ -35,6 +35,7 @@ VERBS: Final[dict[str, dict[str, str]]] = {
         "restore": "Make the artifact of a revision appear; HEAD stays.",
         "branch": "List, make or delete branches.",
         "tag": "List, make or delete tags and marks.",
+        "merge": "Make one checkpoint of several: average or merge their weights.",
         "export": "Write a checkpoint for other programs.",
     },
     "Upkeep": {

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ckptvcs.porcelain.commit import Receipt
+    from ckptvcs.train.parts import Parts
     from ckptvcs.train.saver import Saved
 
 _log = logging.getLogger("ckptvcs")
@@ -96,20 +97,17 @@ class Preemption:
         return self._grace_s - (time.monotonic() - self._announced[2]) if self._announced else self._grace_s
 
 
-def within_grace(
-    parts: Mapping[str, Any], roles: Mapping[str, str], last: Saved | None, left_s: float
-) -> tuple[Mapping[str, Any], str]:
+def within_grace(parts: Parts, last: Saved | None, left_s: float) -> tuple[Mapping[str, Any], str]:
     """The parts that can be saved in the time that is left, and, if those are not all, what to say about it.
 
     Args:
         parts: all of them.
-        roles: their roles.
         last: the last save, which tells how long one takes; else that is guessed from the size of the state.
         left_s: seconds until the process is killed.
     """
-    nbytes = sum(capture.nbytes(part.state_dict()) for part in parts.values()) if last is None else 0
+    nbytes = sum(capture.nbytes(part.state_dict()) for part in parts.by_name.values()) if last is None else 0
     needed_s, left_s = ranks.agreed((last.seconds if last else nbytes / _ASSUMED_BYTES_PER_S, left_s))
     if needed_s <= left_s:
-        return parts, ""
-    some = {name: part for name, part in parts.items() if roles[name] in ("model", "optimizer")}
+        return parts.by_name, ""
+    some = parts.with_roles("model", "optimizer")
     return some, f"; {' and '.join(some)} alone: a whole save takes about {needed_s:.0f} s, {left_s:.0f} s are left"

@@ -16,9 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from ckptvcs.errors import CkptvcsError, UsageError
-from ckptvcs.porcelain import commit, ledger
+from ckptvcs.errors import CkptvcsError, NotFound, UsageError
+from ckptvcs.porcelain import commit, ledger, note
 from ckptvcs.porcelain.api import check_params, unwrapped
+from ckptvcs.porcelain.checkpoints import require_checkpoint
 from ckptvcs.porcelain.describe import Options
 from ckptvcs.porcelain.repo import Repository
 from ckptvcs.train import capture
@@ -49,8 +50,8 @@ class Facts:
     epoch: float | None = None
     message: str | None = None
     reason: str = "manual"
-    grade: str | None = None
-    """The highest grade that can be given, where the caller knows that the state is not all there."""
+    grade_at_most: str | None = None
+    """What the grade is at most, where the caller knows that the state is not all there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +178,7 @@ class Saver:
             start=self._start,
             fresh=self._parents is None,
             workspace=False,
-            grade=facts.grade,
+            grade_at_most=facts.grade_at_most,
         )
 
     def _commit(self, what: Incoming, options: Options, began: float, blocked_s: float | None) -> None:
@@ -238,7 +239,19 @@ class Saver:
         saving, self._saving = self._saving, None
         saving.result()
 
+    def step_at(self, selector: str) -> int | None:
+        """The step of what `BRANCH@selector` means on the branch of the run; None if there is no such checkpoint."""
+        try:
+            return require_checkpoint(self.repo, f"{self.branch}@{selector}", self.track).manifest.step
+        except NotFound:
+            return None
+
     # ---- the ledger
+
+    def note(self, step: int, metrics: Mapping[str, int | float | str]) -> None:
+        """Attach metrics to the checkpoint of a step, after what is under way."""
+        revision = f"{self.branch}@step:{step}"
+        self.later(lambda: note.execute(self.repo, note.plan_note(self.repo, revision, metrics, track=self.track)))
 
     def _begin(self) -> None:
         """Tell the ledger that the run begins, before its first save."""

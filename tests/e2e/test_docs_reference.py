@@ -88,6 +88,9 @@ def test_every_verb_answers_in_json_with_the_keys_of_the_page(world: World, tmp_
     assert keys(ask("branch", "x")) == told("branch", "with NAME")
     assert keys(ask("tag", "--golden", "x")) == told("tag", "with NAME")
     assert keys(ask("tag")) == told("tag", "each of the list")
+    assert keys(ask("merge", "HEAD", "HEAD~1")) == told("merge")
+    same = told("merge") - {"id", "commit", "step", "grade"}
+    assert keys(ask("merge", "main", "HEAD~1", "-n")) == {"dry_run"} | same
     assert keys(ask("checkout", "HEAD~1")) == told("checkout")
     assert keys(ask("restore", "HEAD")) == told("restore")
     assert keys(ask("export", "HEAD", "../x.pt")) == told("export")

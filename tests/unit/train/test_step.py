@@ -494,3 +494,33 @@ def test_a_ledger_that_cannot_be_written_stops_no_training(keeper, world: World,
 
     assert [m["step"] for m in manifests(world)] == [2, 4]
     assert "the ledger does not know of 'save'" in caplog.text
+
+
+# -------------------------------------------------------------------------------------------------------------- averages
+
+
+@pytest.mark.parametrize("every", ["step", "save"])
+def test_an_average_goes_on_where_it_was(keeper, begin, every: str):
+    def go(training: Any, steps: range, *, resumed: bool = False) -> dict[str, torch.Tensor]:
+        keep = keeper(training.parts, policy={"every_n_steps": 2})
+        average = keep.ema(decay=0.5, every=every)
+        if resumed:
+            keep.resume()
+        run(keep, training, steps)
+        keep.close()
+        return average.average()
+
+    training = begin()
+    whole = keeper(training.parts, policy={"every_n_steps": 2}, run="whole")
+    expected = whole.ema(decay=0.5, every=every)
+    run(whole, training, range(1, 9))
+    go(begin(), range(1, 5))
+    found = go(begin(seed=9), range(5, 9), resumed=True)
+
+    assert_same(found, expected.average())
+    assert not torch.equal(found["0.weight"], training.model[0].weight)
+
+
+def test_there_is_no_average_without_a_model(keeper, begin):
+    with pytest.raises(UsageError, match="no weights to average"):
+        keeper({"optimizer": begin().optimizer}).ema(decay=0.5)
