@@ -191,8 +191,46 @@ def asynchronous(folder: Path, nbytes: int) -> Table:
                 after=ck.wait_until_finished,
             ),
         ]
-        race(candidates, scratch=folder, nbytes=nbytes)
+        race(candidates, scratch=folder, nbytes=nbytes, rounds=20)
     return table(f"asynchronous save, {_size(nbytes)}", candidates, candidates[0].name, {candidates[1].name: 1.3})
+
+
+def throughput(folder: Path, nbytes: int) -> Table:
+    """A loop with a save every 10 s against the same without; its steps and the writing of saves share the cores."""
+    training = states.Training(nbytes)
+    root, steps = folder / "ckpt", training.steps_in(35)
+    repository(root).close()
+    open_ones: list[ckptvcs.Checkpointer] = []
+
+    def begin() -> None:
+        ck = ckptvcs.Checkpointer(
+            run="bench",
+            model=training.model,
+            optimizer=training.optimizer,
+            repo=root,
+            policy={"every_n_seconds": 10},
+        )
+        ck.save(0)  # the first copy allocates its memory
+        ck.wait_until_finished()
+        open_ones.append(ck)
+
+    def saving() -> None:
+        for step in range(steps):
+            training.step()
+            open_ones[-1].step(step)
+
+    def end() -> None:
+        open_ones.pop().close()
+        forget(root)
+
+    names = f"{steps} steps", "the same with a save every 10 s"
+    candidates = [
+        Candidate(names[0], lambda: [training.step() for _ in range(steps)]),
+        Candidate(names[1], saving, before=begin, after=end),
+    ]
+    race(candidates, scratch=folder, nbytes=nbytes, rounds=3)
+    title = f"training with saves, {_size(nbytes)}, {os.cpu_count()} cores that all train"
+    return table(title, candidates, names[0], {names[1]: 1 / 0.95})
 
 
 # ----------------------------------------------------------------------------------------------------------- checkout
