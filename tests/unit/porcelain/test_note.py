@@ -166,7 +166,7 @@ def test_show_tells_late_metrics_apart_and_log_shows_those_that_count(world: Wor
     shown = world.ckpt("show").out
     assert "metrics:     loss 0.333333\n" in shown
     assert "late:        loss 0.125 (noted " in shown
-    assert ", the full test set)\n" in shown
+    assert " UTC, the full test set)\n" in shown
     document = world.ckpt("show", "--json").json
     assert document["metrics"] == {"loss": 0.125}
     assert document["manifest"]["metrics"] == {"loss": 1 / 3}
