@@ -275,11 +275,15 @@ class Noted(Entry, frozen=True):
     """One late metric: its value, and the note that says it."""
 
     value: int | float | str
+    """A number, or a word such as `nan`, which never ranks."""
     time: str
     """When it was noted; not before any earlier note of the same chain, whatever the clock said."""
     writer: str
+    """Whose chain the note is in."""
     n: int
+    """Its place there."""
     message: str = ""
+    """Where the number comes from, as far as it was said."""
 
     @property
     def age(self) -> tuple[str, str, int]:
