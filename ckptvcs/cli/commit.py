@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ckptvcs.cli.options import dry_run_option, json_option, open_repo, pairs, pickle_option, track_option
+from ckptvcs.cli.options import dry_run_option, json_option, number_of, open_repo, pairs, pickle_option, track_option
 
 if TYPE_CHECKING:
     from ckptvcs.porcelain.commit import CommitPlan, Receipt
@@ -77,7 +77,7 @@ def _options(options: dict[str, Any]) -> Options:
     from ckptvcs.porcelain.api import check_metrics, check_params
     from ckptvcs.porcelain.describe import Options
 
-    metrics = {key: _number(value) for key, value in pairs(options["metrics"], "--metric").items()}
+    metrics = {key: number_of(value) for key, value in pairs(options["metrics"], "--metric").items()}
     params = _params_file(options["params_file"]) if options["params_file"] else {}
     params |= {key: _value(value) for key, value in pairs(options["params"], "--param").items()}
     epoch = options["epoch"]
@@ -99,21 +99,12 @@ def _options(options: dict[str, Any]) -> Options:
     )
 
 
-def _number(text: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
 def _value(text: str) -> Any:
     """A hyperparameter as JSON says it, else as text: `3e-4` is a number, `adamw` a string."""
     try:
         return json.loads(text)
     except ValueError:
-        return _number(text)
+        return number_of(text)
     except RecursionError as err:
         raise click.BadParameter("it is nested too deeply", param_hint="--param") from err
 

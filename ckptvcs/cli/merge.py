@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ckptvcs.cli.options import complete_revision, dry_run_option, json_option, open_repo, pairs, track_option
+from ckptvcs.cli.options import (
+    complete_revision,
+    dry_run_option,
+    json_option,
+    number_of,
+    open_repo,
+    pairs,
+    track_option,
+)
 from ckptvcs.domain.recipe import METHODS, RESTS
 
 if TYPE_CHECKING:
@@ -106,11 +114,10 @@ def _weights(text: str | None) -> tuple[float, ...] | None:
 def _options(options: dict[str, Any]) -> Options:
     import secrets
 
-    from ckptvcs.cli.commit import _number
     from ckptvcs.porcelain.api import check_metrics
     from ckptvcs.porcelain.describe import Options
 
-    metrics = {key: _number(value) for key, value in pairs(options["metrics"], "--metric").items()}
+    metrics = {key: number_of(value) for key, value in pairs(options["metrics"], "--metric").items()}
     return Options(
         message=options["message"],
         track=options["track"],

@@ -65,3 +65,13 @@ def pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
             raise click.BadParameter(f"'{text}' is not of the form K=V", param_hint=option)
         found[key] = value
     return found
+
+
+def number_of(text: str) -> int | float | str:
+    """The number that a text is, else the text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
