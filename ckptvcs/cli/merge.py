@@ -26,20 +26,24 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("revisions", metavar="REV...", nargs=-1, required=True, shell_complete=complete_revision)
-@click.option("--method", type=click.Choice(METHODS), help="How. [default: mean; weighted with --weights]")
+@click.option("--method", type=click.Choice(METHODS), help="How; mean if it is not given, weighted with --weights.")
 @click.option("--weights", metavar="W,W...", help="weighted: how much each counts; they are divided by their sum.")
 @click.option("--decay", type=float, metavar="D", help="ema: the share of the average that stays at each next REV.")
-@click.option("--t", "t", type=float, metavar="T", help="slerp: 0 is the first REV, 1 the second. [default: 0.5]")
+@click.option(
+    "--t", "t", type=float, metavar="T", help="slerp: 0 is the first REV, 1 the second; 0.5 if it is not given."
+)
 @click.option(
     "--base",
     metavar="REV",
     shell_complete=complete_revision,
-    help="ties: what all were tuned from. [default: their nearest common ancestor]",
+    help="ties: what all were tuned from; their nearest common ancestor if it is not given.",
 )
 @click.option(
-    "--density", type=float, metavar="D", help="ties: the share of each task vector that stays. [default: 0.2]"
+    "--density", type=float, metavar="D", help="ties: the share of each task vector that stays; 0.2 if it is not given."
 )
-@click.option("--lambda", "scale", type=float, metavar="L", help="ties: what the outcome is scaled by. [default: 1]")
+@click.option(
+    "--lambda", "scale", type=float, metavar="L", help="ties: what the outcome is scaled by; 1 if it is not given."
+)
 @click.option(
     "--component", "components", multiple=True, metavar="C", help="Merge this one, by name or role. Repeatable."
 )
