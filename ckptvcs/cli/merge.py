@@ -27,22 +27,25 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("revisions", metavar="REV...", nargs=-1, required=True, shell_complete=complete_revision)
 @click.option("--method", type=click.Choice(METHODS), help="How; mean if it is not given, weighted with --weights.")
-@click.option("--weights", metavar="W,W...", help="weighted: how much each counts; they are divided by their sum.")
-@click.option("--decay", type=float, metavar="D", help="ema: the share of the average that stays at each next REV.")
+@click.option("--weights", metavar="W,W...", help="Of weighted: how much each counts; they are divided by their sum.")
+@click.option("--decay", type=float, metavar="D", help="Of ema: the share of the average that stays at each next REV.")
 @click.option(
-    "--t", "t", type=float, metavar="T", help="slerp: 0 is the first REV, 1 the second; 0.5 if it is not given."
+    "--t", "t", type=float, metavar="T", help="Of slerp: 0 is the first REV, 1 the second; 0.5 if it is not given."
 )
 @click.option(
     "--base",
     metavar="REV",
     shell_complete=complete_revision,
-    help="ties: what all were tuned from; their nearest common ancestor if it is not given.",
+    help="Of ties: what all were tuned from; their nearest common ancestor if it is not given.",
 )
 @click.option(
-    "--density", type=float, metavar="D", help="ties: the share of each task vector that stays; 0.2 if it is not given."
+    "--density",
+    type=float,
+    metavar="D",
+    help="Of ties: the share of each task vector that stays; 0.2 if it is not given.",
 )
 @click.option(
-    "--lambda", "scale", type=float, metavar="L", help="ties: what the outcome is scaled by; 1 if it is not given."
+    "--lambda", "scale", type=float, metavar="L", help="Of ties: what the outcome is scaled by; 1 if it is not given."
 )
 @click.option(
     "--component", "components", multiple=True, metavar="C", help="Merge this one, by name or role. Repeatable."
