@@ -428,8 +428,23 @@ def memory(folder: Path, nbytes: int) -> list[Peak]:
         of("`ckpt diff main~1 main --values`", "diff", "main~1", "main", "--values"),
         of("`ckpt export main y.safetensors --format safetensors`", *_EXPORT),
         Peak(name="`Repo.commit` of a state in memory, above the state", nbytes=with_commit, empty=alone),
+        *_merges(folder / "merge", nbytes, plain),
         Peak(name="`ckptvcs.load`, nothing touched", nbytes=peak_bytes(script(_LOAD), root), empty=torch_too),
     ]
+
+
+def _merges(root: Path, nbytes: int, plain: int) -> list[Peak]:
+    """Merges of three models of the given size each, tuned from one base."""
+    with repository(root) as repo:
+        for branch in ("base", "a", "b", "c"):
+            repo.commit({"model": states.model_state(nbytes)}, branch=branch)
+    merge = [sys.executable, "-m", "ckptvcs", "merge"]
+    commands = {
+        "`ckpt merge a b c`": ["a", "b", "c", "--branch", "mean"],
+        "`ckpt merge a b --method slerp`": ["a", "b", "--method", "slerp", "--branch", "slerp"],
+        "`ckpt merge a b c --method ties`": ["a", "b", "c", "--method", "ties", "--base", "base", "--branch", "ties"],
+    }
+    return [Peak(name=n, nbytes=peak_bytes([*merge, *args], root), empty=plain) for n, args in commands.items()]
 
 
 _EXPORT = "export", "main", "../y.safetensors", "--format", "safetensors", "--component", "model"
