@@ -40,7 +40,8 @@ class AutoInterval:
     """Mean seconds between failures, where it is stated."""
 
     def look(self, memory: Memory, moment: Moment) -> tuple[Memory, tuple[str, ...]]:
-        memory = with_cost(memory, moment.save_cost_s)
+        if moment.save_cost_s != memory.newest_cost_s:  # else it is the same measurement, which every step tells again
+            memory = with_cost(memory, moment.save_cost_s)
         waited_s = moment.time_s - memory.saved_s
         if memory.cost_s is None:
             due, why = (
@@ -68,12 +69,9 @@ def observed_mtbf_s(memory: Memory, now_s: float) -> float:
 
 
 def with_cost(memory: Memory, cost_s: float | None) -> Memory:
-    """The memory with one more measurement of what a save costs.
-
-    A measurement that equals the newest one is the same one told again, which every step does until the next save.
-    """
+    """The memory with one more measurement of what a save takes from training; what cannot be one is passed over."""
     measured = finite(cost_s)
-    if measured is None or measured < 0 or measured == memory.newest_cost_s:
+    if measured is None or measured < 0:
         return memory
     known = memory.cost_s
     smoothed = measured if known is None else known + _WEIGHT * (measured - known)
