@@ -22,6 +22,7 @@ VERBS: Final[dict[str, dict[str, str]]] = {
     "Begin and record": {
         "init": "Make a ckptvcs repository out of this folder.",
         "commit": "Make a checkpoint from a file or folder.",
+        "note": "Note metrics of a checkpoint that come late.",
     },
     "Look": {
         "log": "List checkpoints, newest first.",

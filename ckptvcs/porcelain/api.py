@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.errors import UsageError
-from ckptvcs.porcelain import checkout, commit, compare, exchange, incoming, load, log, refs, status
+from ckptvcs.porcelain import checkout, commit, compare, exchange, incoming, ledger, load, log, note, refs, status
 from ckptvcs.porcelain.checkpoints import locate, require_checkpoint
 from ckptvcs.porcelain.describe import Options
 from ckptvcs.porcelain.init import execute as execute_init
@@ -98,6 +98,19 @@ class Repo:
         )
         return commit.execute(self._repo, commit.plan(self._repo, what, chosen))
 
+    def note(self, revision: str, metrics: Mapping[str, float], *, message: str | None = None) -> None:
+        """Note metrics of a checkpoint that come late; `@best` counts them, and the checkpoint does not change.
+
+        Args:
+            revision: which checkpoint.
+            metrics: numbers that say how good it is; they go before those that it was made with.
+            message: where they come from.
+
+        Raises:
+            UsageError: there is no metric, or a value is no finite number.
+        """
+        note.execute(self._repo, note.plan_note(self._repo, revision, check_metrics(metrics), message=message))
+
     def checkout(self, revision: str, *, new_branch: str | None = None) -> None:
         """Move HEAD to a revision and make its artifact appear in the workspace."""
         checkout.execute(self._repo, checkout.plan_checkout(self._repo, revision, new_branch=new_branch))
@@ -141,7 +154,8 @@ class Repo:
 
     def show(self, revision: str = "HEAD", *, track: str | None = None) -> Checkpoint:
         """The checkpoint that a revision means."""
-        return require_checkpoint(self._repo, revision, track or self._repo.config.track)
+        found = require_checkpoint(self._repo, revision, track or self._repo.config.track)
+        return ledger.read_late(self._repo).on(found)
 
     def diff(self, before: str, after: str, *, values: bool = False) -> compare.Compared:
         """What changed between two checkpoints."""

@@ -25,6 +25,7 @@ BlobId = NewType("BlobId", str)
 
 HEADS = "refs/heads/"
 TAGS = "refs/tags/"
+OURS = "refs/ckptvcs/"  # what we keep in git beside checkpoints, such as the ledger: it leads to none
 
 _PARENTS = re.compile(r"(.*?)((?:[~^]\d{0,9})*)")
 _STEP = re.compile(r"([~^])(\d*)")
@@ -217,11 +218,11 @@ class History:
 
     def branches(self) -> dict[str, CommitId]:
         """Local branches and their tips."""
-        return {name.removeprefix(HEADS): tip for name, tip in self._refs(HEADS)}
+        return {name.removeprefix(HEADS): tip for name, tip in self.refs(HEADS)}
 
     def tags(self) -> list[Tag]:
         """All tags that lead to a commit, by name."""
-        return [self._tag(name, commit) for name, commit in self._refs(TAGS)]
+        return [self._tag(name, commit) for name, commit in self.refs(TAGS)]
 
     def tag(self, name: str) -> Tag | None:
         commit = self.tip(TAGS + name)
@@ -233,7 +234,8 @@ class History:
         message = target.message if isinstance(target, pygit2.Tag) else None
         return Tag(name=ref.removeprefix(TAGS), commit=commit, message=message)
 
-    def _refs(self, prefix: str) -> Iterator[tuple[str, CommitId]]:
+    def refs(self, prefix: str) -> Iterator[tuple[str, CommitId]]:
+        """Refs that lead to a commit and whose full names begin with `prefix`, by name."""
         with git_errors("list refs"):
             names = sorted(name for name in self.repo.references if name.startswith(prefix))
         for name in names:
@@ -253,8 +255,8 @@ class History:
                 return None  # a tag may stand for a tree or a blob; those are no commits, and none of our business
 
     def remote_tips(self) -> dict[str, CommitId]:
-        """Every ref outside of `refs/heads` and `refs/tags` that leads to a commit."""
-        return {name: tip for name, tip in self._refs("refs/") if not name.startswith((HEADS, TAGS))}
+        """Every ref outside of `refs/heads` and `refs/tags` that leads to a commit, and is none of our own book-keeping."""
+        return {name: tip for name, tip in self.refs("refs/") if not name.startswith((HEADS, TAGS, OURS))}
 
     # ---- commits and files
 
