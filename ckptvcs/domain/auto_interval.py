@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ckptvcs.domain.cost import best_interval_s
+from ckptvcs.domain.failures import believed_mtbf_s
 from ckptvcs.domain.moments import Memory, Moment, finite, replaced
 
 FIRST_S: Final = 60.0
@@ -17,12 +18,6 @@ FIRST_S: Final = 60.0
 
 UNKNOWN_S: Final = 600.0
 """The interval for as long as nobody says what saves cost."""
-
-PRIOR_MTBF_S: Final = 24 * 3600.0
-"""What is believed before anything was observed: one failure a day."""
-
-PRIOR_FAILURES: Final = 0.5
-"""How many failures that belief weighs. Little: after a handful of real ones it hardly counts."""
 
 _LEAST_COST_S: Final = 1e-3
 """Nothing is free; without this a save that costs nothing would be taken at every step."""
@@ -59,13 +54,8 @@ class AutoInterval:
 
 
 def observed_mtbf_s(memory: Memory, now_s: float) -> float:
-    """Mean seconds between failures, as far as they were observed.
-
-    It is the mean of a gamma prior for the rate, turned around: time over failures, where a belief of one failure a day is
-    counted as half a failure in twelve hours.
-    """
-    uptime_s = memory.uptime_s + max(0.0, now_s - memory.started_s)
-    return (PRIOR_FAILURES * PRIOR_MTBF_S + uptime_s) / (PRIOR_FAILURES + memory.failures)
+    """Mean seconds between failures, as far as this run observed them."""
+    return believed_mtbf_s(memory.uptime_s + max(0.0, now_s - memory.started_s), memory.failures)
 
 
 def with_cost(memory: Memory, cost_s: float | None) -> Memory:
