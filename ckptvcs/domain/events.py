@@ -7,7 +7,6 @@ whose end was cut off is missed by whoever saw it. What nobody saw can be cut of
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import json
 import re
@@ -83,6 +82,8 @@ def facts_of(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def link(data: bytes) -> str:
     """What the next entry calls one of these bytes. SHA-256, because git's own link may be SHA-1."""
+    import hashlib  # loads OpenSSL, which a look at a repository without a ledger need not pay for
+
     return hashlib.sha256(data).hexdigest()
 
 

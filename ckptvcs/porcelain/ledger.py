@@ -6,7 +6,6 @@ take away what was there before. What is left out is told as a note, never silen
 
 from __future__ import annotations
 
-import secrets
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timezone
@@ -72,7 +71,7 @@ def append(repo: Repository, op: str, **facts: Any) -> Event:
 def _append_once(repo: Repository, writer: Writer, op: str, facts: dict[str, Any], lock: Lock) -> Event:
     heads = ledger.heads(repo.history)
     mine = heads.pop(writer.id, None)
-    last = _head(repo, writer.id, mine) if mine else None
+    last = _own_head(repo, writer.id, mine) if mine else None
     now = repo.now()
     event = Event(
         writer=writer.id,
@@ -102,16 +101,41 @@ def _head(repo: Repository, writer: str, commit: CommitId) -> Head:
 
     Raises:
         BadEntry: it is none, or belongs to another chain.
+        StorageError: git cannot read it.
     """
     data = ledger.read_one(repo.history, commit, limit=entries.MAX_BYTES)
     event, head = entries.head_of(data, where=f"'{writer}'")
     if event.writer != writer:
-        raise BadEntry(
-            f"cannot go on with chain '{writer}' of the ledger",
-            why=f"its last entry belongs to '{event.writer}'",
-            next_step=f"remove '{_writer_file(repo)}' to begin a new chain; the old one stays as it is",
-        )
+        raise BadEntry(f"cannot read chain '{writer}' of the ledger", why=f"it ends with an entry of '{event.writer}'")
     return head
+
+
+def _own_head(repo: Repository, writer: str, commit: CommitId) -> Head:
+    try:
+        return _head(repo, writer, commit)
+    except (BadEntry, StorageError) as err:
+        raise _damaged(repo, writer, err.why) from err
+
+
+def _damaged(repo: Repository, writer: str, why: str) -> BadEntry:
+    return BadEntry(
+        f"cannot add to chain '{writer}' of the ledger",
+        why=why,
+        next_step=f"run 'ckpt doctor'; to begin a new chain, rm '{_writer_file(repo)}': the old one stays as it is",
+        writer=writer,
+    )
+
+
+def refuse_damage(repo: Repository, late: LateMetrics) -> None:
+    """Refuse to add to the chain of this clone if nobody could read what is added.
+
+    Raises:
+        BadEntry: an entry of it is damaged or missing.
+    """
+    own = _known_writer(repo)
+    for flaw in late.flaws:
+        if own is not None and flaw.writer == own.id:
+            raise _damaged(repo, own.id, f"entry {flaw.n}: {flaw.what}")
 
 
 def _known_heads(repo: Repository, heads: Mapping[str, CommitId]) -> dict[str, Head]:
@@ -150,18 +174,25 @@ def _writer_file(repo: Repository) -> Path:
 
 def _writer(repo: Repository) -> Writer:
     """The writer of this clone; our lock is held, so that processes that come at once agree on one."""
+    import secrets
+
     from ckptvcs.storage import files
 
-    path, folder = _writer_file(repo), repo.private.stat().st_ino
-    try:
-        known = msgspec.json.decode(path.read_bytes(), type=Writer)
-    except (OSError, ValueError):
-        known = None
-    if known is not None and known.folder == folder and entries.is_writer(known.id):
+    known = _known_writer(repo)
+    if known is not None:
         return known
-    new = Writer(id=secrets.token_hex(8), salt=secrets.token_hex(16), folder=folder)
-    files.write_atomic(path, msgspec.json.encode(new) + b"\n", mode=0o600)
+    new = Writer(id=secrets.token_hex(8), salt=secrets.token_hex(16), folder=repo.private.stat().st_ino)
+    files.write_atomic(_writer_file(repo), msgspec.json.encode(new) + b"\n", mode=0o600)
     return new
+
+
+def _known_writer(repo: Repository) -> Writer | None:
+    try:
+        known = msgspec.json.decode(_writer_file(repo).read_bytes(), type=Writer)
+        folder = repo.private.stat().st_ino
+    except (OSError, ValueError):
+        return None
+    return known if known.folder == folder and entries.is_writer(known.id) else None
 
 
 # ----------------------------------------------------------------------------------------------------------------- read
@@ -181,13 +212,24 @@ def events(repo: Repository, *, ops: Collection[str] | None = None) -> Iterator[
 def chains_of(repo: Repository) -> dict[str, tuple[bytes, ...]]:
     """The bytes of every entry, oldest first, by writer: what `domain.events.check` looks at.
 
-    A chain that git cannot read is left out; see `late` for what is said of it.
+    A chain that git cannot read is left out; `examine` tells of it.
     """
     found = {}
     for writer, head in ledger.heads(repo.history).items():
-        with suppress(StorageError):  # `doctor` tells it
+        with suppress(StorageError):  # `examine` tells of it
             found[writer] = ledger.read(repo.history, head, limit=entries.MAX_BYTES).entries
     return found
+
+
+def examine(repo: Repository) -> tuple[Flaw, ...]:
+    """Everything that is wrong with the ledger, as far as its chains can tell of themselves and of each other."""
+    flaws = []
+    for writer, head in ledger.heads(repo.history).items():
+        try:
+            ledger.read(repo.history, head, limit=entries.MAX_BYTES)
+        except StorageError as err:
+            flaws.append(Flaw(writer=writer, n=1, what=err.why))
+    return (*flaws, *entries.check(chains_of(repo)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +243,8 @@ class LateMetrics:
     def notes(self) -> tuple[str, ...]:
         """The flaws in words."""
         return tuple(
-            f"the ledger of '{flaw.writer}' counts only up to entry {flaw.n - 1}: {flaw.what}" for flaw in self.flaws
+            f"late metrics of '{flaw.writer}' count only up to entry {flaw.n - 1} of the ledger: {flaw.what}"
+            for flaw in self.flaws
         )
 
     def on(self, checkpoint: Checkpoint) -> Checkpoint:

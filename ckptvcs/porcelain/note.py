@@ -52,6 +52,7 @@ def plan_note(
     Raises:
         UsageError: there is no metric, or the message is too long.
         NotFound: there is no such checkpoint.
+        BadEntry: the chain of this clone is damaged.
     """
     if not metrics:
         raise UsageError(
@@ -64,6 +65,7 @@ def plan_note(
             next_step="keep the report in a file, and name it in the message",
         )
     late = ledger.read_late(repo)
+    ledger.refuse_damage(repo, late)
     checkpoint = late.on(require_checkpoint(repo, revision, track or repo.config.track))
     return NotePlan(checkpoint=checkpoint, metrics=dict(metrics), message=message or "", notes=late.notes)
 

@@ -77,6 +77,7 @@ def test_every_verb_answers_in_json_with_the_keys_of_the_page(world: World, tmp_
     assert keys(ask("commit", "../a.pt")) == told("commit")
     assert keys(ask("commit", "../b.pt", "-n")) == told("commit", "with `-n`")
     world.ckpt("commit", "../b.pt")
+    assert keys(ask("note", "HEAD", "--metric", "acc=0.5")) == told("note")
     log = ask("log")
     assert keys(log) == told("log")
     assert keys(log["checkpoints"]) == {key for key, _ in reference.CHECKPOINT_KEYS}
@@ -212,6 +213,7 @@ def test_looking_changes_nothing(committed: World):
     for line in (
         "init",
         "commit ../3.pt",
+        "note HEAD --metric acc=0.5",
         "checkout HEAD~1 -b x",
         "restore HEAD~1",
         "branch x",

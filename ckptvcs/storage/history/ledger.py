@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 from pygit2.enums import FileMode, ObjectType
 
-from ckptvcs.storage.history import commits
 from ckptvcs.storage.history.repository import OURS, CommitId, Identity, git_errors
 
 if TYPE_CHECKING:
@@ -34,8 +33,13 @@ class Chain:
 
 
 def heads(history: History) -> dict[str, CommitId]:
-    """The newest commit of every chain, by writer. Refs there that lead to no commit are left out."""
-    return {name.removeprefix(LEDGER): tip for name, tip in history.refs(LEDGER)}
+    """What every chain ends with, by writer, in the order of their names. It may be anything until it is read."""
+    with git_errors("list the chains of the ledger"):
+        names = sorted(name for name in history.repo.references if name.startswith(LEDGER))
+        targets = {name: history.repo.references.get(name) for name in names}
+        # No symbolic refs: we make none, and one could lead anywhere.
+        found = {name: ref.target for name, ref in targets.items() if ref is not None}
+    return {n.removeprefix(LEDGER): CommitId(str(oid)) for n, oid in found.items() if not isinstance(oid, str)}
 
 
 def read(history: History, head: CommitId, *, after: CommitId | None = None, limit: int) -> Chain:
@@ -66,11 +70,13 @@ def read_one(history: History, commit: CommitId, *, limit: int) -> bytes:
 
 def _entry(history: History, commit: CommitId, limit: int) -> tuple[bytes, CommitId | None]:
     """The bytes of an entry, and the commit before it."""
-    repo = history.repo
     with git_errors(f"read entry {commit[:10]} of the ledger"):
-        found = repo[commit].peel(ObjectType.COMMIT)
-        parents = found.parent_ids
-        data = _bytes_of(repo, found.tree, limit) if len(parents) < 2 else b""
+        try:
+            found = history.repo[commit].peel(ObjectType.COMMIT)
+            parents = found.parent_ids
+            data = _bytes_of(history.repo, found.tree, limit) if len(parents) < 2 else b""
+        except KeyError as err:
+            raise ValueError(f"git object {err.args[0]} is missing") from err
         return data, CommitId(str(parents[0])) if parents else None
 
 
@@ -102,6 +108,8 @@ def append(
         LockHeld: another git process holds the ref and does not let go.
         StorageError: the disk is full, read-only or failing; nothing was added.
     """
+    from ckptvcs.storage.history import commits  # who only looks does not need what writes
+
     commit = commits.write_commit(
         history,
         base=None,

@@ -218,11 +218,11 @@ class History:
 
     def branches(self) -> dict[str, CommitId]:
         """Local branches and their tips."""
-        return {name.removeprefix(HEADS): tip for name, tip in self.refs(HEADS)}
+        return {name.removeprefix(HEADS): tip for name, tip in self._refs(HEADS)}
 
     def tags(self) -> list[Tag]:
         """All tags that lead to a commit, by name."""
-        return [self._tag(name, commit) for name, commit in self.refs(TAGS)]
+        return [self._tag(name, commit) for name, commit in self._refs(TAGS)]
 
     def tag(self, name: str) -> Tag | None:
         commit = self.tip(TAGS + name)
@@ -234,8 +234,7 @@ class History:
         message = target.message if isinstance(target, pygit2.Tag) else None
         return Tag(name=ref.removeprefix(TAGS), commit=commit, message=message)
 
-    def refs(self, prefix: str) -> Iterator[tuple[str, CommitId]]:
-        """Refs that lead to a commit and whose full names begin with `prefix`, by name."""
+    def _refs(self, prefix: str) -> Iterator[tuple[str, CommitId]]:
         with git_errors("list refs"):
             names = sorted(name for name in self.repo.references if name.startswith(prefix))
         for name in names:
@@ -256,7 +255,7 @@ class History:
 
     def remote_tips(self) -> dict[str, CommitId]:
         """Every ref outside of `refs/heads` and `refs/tags` that leads to a commit, and is none of our own book-keeping."""
-        return {name: tip for name, tip in self.refs("refs/") if not name.startswith((HEADS, TAGS, OURS))}
+        return {name: tip for name, tip in self._refs("refs/") if not name.startswith((HEADS, TAGS, OURS))}
 
     # ---- commits and files
 
