@@ -119,13 +119,15 @@ def _lost(part: float | None) -> str:
 
 
 def _time(seconds: float) -> str:
-    """A duration for people: `90 s`, `2.5 h`."""
-    if seconds < 10:
-        return f"{seconds:.3g} s"
+    """A duration for people: `0.84 s`, `90 s`, `2.5 h`."""
     for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 2 * length:
-            return f"{seconds / length:.3g} {unit}"
-    return f"{seconds:.0f} s"
+            return f"{_two_digits(seconds / length)} {unit}"
+    return f"{_two_digits(seconds)} s"
+
+
+def _two_digits(number: float) -> str:
+    return f"{number:.2g}" if number < 10 else f"{number:.0f}"
 
 
 def _as_yaml(document: Any) -> str:

@@ -105,7 +105,9 @@ def of_events(events: Iterable[Event], *, run: str | None = None) -> Recorded:
     """
     found, opened = Recorded(), list[_Open]()
     for event in events:
-        facts, at = event.facts, datetime.fromisoformat(event.time)
+        facts, at = event.facts, _time_of(event)
+        if at is None:
+            continue
         if event.op == "run.start":
             opened = _started(found, opened, facts, at, only=run)
             continue
@@ -117,6 +119,13 @@ def of_events(events: Iterable[Event], *, run: str | None = None) -> Recorded:
             mine.life.how = _ENDINGS.get(str(facts.get("how")), "unknown")
             opened.remove(mine)
     return found
+
+
+def _time_of(event: Event) -> datetime | None:
+    try:
+        return datetime.fromisoformat(event.time)
+    except ValueError:  # it is of the right form, and there is no such day
+        return None
 
 
 def _started(

@@ -7,6 +7,7 @@ import random
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import msgspec
 import pytest
 
 from ckptvcs.domain.calibration import Life, Recorded, of_checkpoints, of_events, proposal
@@ -114,6 +115,12 @@ def test_a_clock_that_went_back_gives_no_negative_times():
     found = of_events([start(100), save(50), save(20), end(0, "closed")])
 
     assert (found.gaps_s, found.uptime_s) == ([0.0], 0.0)
+
+
+def test_an_entry_of_a_day_that_never_was_is_passed_over():
+    wrong = msgspec.structs.replace(save(10), time="2026-99-99T00:00:00.000000+00:00")
+
+    assert of_events([start(0), wrong, save(20)]).costs_s == [1.0]
 
 
 # -------------------------------------------------------------------------------------------------- from checkpoints

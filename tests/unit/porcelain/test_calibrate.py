@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from ckptvcs import Repo
+from ckptvcs.cli import policy
 from ckptvcs.domain import schema
 from ckptvcs.domain.policy import Config, Interval, Save
 from ckptvcs.errors import NotFound
@@ -178,6 +179,23 @@ def test_show_writes_a_configuration_that_means_the_same(world: World, text: str
     assert schema.parse(shown) == meant
     assert set(shown) == {field.name for field in dataclasses.fields(Config)}
     assert schema.parse(world.ckpt("policy", "show", "--json").json) == meant
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0363, "0.036 s"),
+        (2.4, "2.4 s"),
+        (9.99, "10 s"),
+        (119, "119 s"),
+        (120, "2 min"),
+        (7100, "118 min"),
+        (9000, "2.5 h"),
+        (1e6, "12 days"),
+    ],
+)
+def test_durations_are_said_for_people(seconds: float, text: str):
+    assert policy._time(seconds) == text
 
 
 def test_show_names_a_mistake(world: World):
