@@ -155,7 +155,7 @@ class Repo:
     def show(self, revision: str = "HEAD", *, track: str | None = None) -> Checkpoint:
         """The checkpoint that a revision means."""
         found = require_checkpoint(self._repo, revision, track or self._repo.config.track)
-        return ledger.read_late(self._repo).on(found)
+        return ledger.with_late(self._repo, found)[0]
 
     def diff(self, before: str, after: str, *, values: bool = False) -> compare.Compared:
         """What changed between two checkpoints."""
