@@ -131,6 +131,14 @@ def test_a_resumed_run_counts_one_failure_more_unless_it_is_told_how_many():
     assert resumed(memory, failures=7, uptime_s=9000).uptime_s == 9000
 
 
+def test_time_before_a_clock_went_back_counts_as_uptime():
+    memory = Memory()
+    for time_s in (0.0, HOUR, 0.0, 2 * HOUR):
+        memory, _ = look([], memory, moment(time_s))
+
+    assert observed_mtbf_s(memory, 2 * HOUR) == (12 + 3) * HOUR / 0.5
+
+
 # --------------------------------------------------------------------------------------------------------- convergence
 
 
