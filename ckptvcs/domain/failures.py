@@ -24,8 +24,8 @@ def believed_mtbf_s(uptime_s: float, failures: int) -> float:
         failures: how many there were in them.
     """
     believed_s = (PRIOR_FAILURES * PRIOR_MTBF_S + uptime_s) / (PRIOR_FAILURES + failures)
-    low_s, high_s = mtbf_bounds_s(uptime_s, failures)
-    return max(believed_s, low_s) if high_s is None else min(max(believed_s, low_s), max(high_s, 1.0))
+    _, high_s = mtbf_bounds_s(uptime_s, failures)  # the belief is long, so the lower bound is never in its way
+    return believed_s if high_s is None else min(believed_s, max(high_s, 1.0))
 
 
 def mtbf_bounds_s(uptime_s: float, failures: int) -> tuple[float, float | None]:
