@@ -206,6 +206,32 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
         ("", "format", "its format"),
         ("", "dry_run", "whether nothing was done"),
     ],
+    "policy show": [("", "...", "all [keys](configuration.md#keys) of the configuration")],
+    "policy calibrate": [
+        ("", "source", "`ledger`, or `checkpoints` where that tells of no run"),
+        ("", "saves", "how many saves there were whose cost is known"),
+        ("", "runs", "how many runs"),
+        ("", "starts", "how often they were started"),
+        ("", "failures", "how often training was broken off or ended with an exception"),
+        ("", "preemptions", "how often it was preempted"),
+        ("", "uptime_s", "seconds of training"),
+        ("", "cost_median_s", "seconds that a save took from training; null if that is not known, as below"),
+        ("", "cost_p90_s", "what nine of ten saves did not exceed"),
+        ("", "duration_median_s", "seconds until a save was durable"),
+        ("", "duration_p90_s", "what nine of ten saves did not exceed"),
+        ("", "mtbf_s", "mean seconds between failures that is reckoned with"),
+        ("", "mtbf_low_s", "it is at least that, with 95 % confidence"),
+        ("", "mtbf_high_s", "it is at most that, with 95 % confidence; null without a failure"),
+        ("", "overhead", "the part of the work that saves may cost"),
+        ("", "young_s", "the interval of Young"),
+        ("", "daly_s", "the interval of Daly"),
+        ("", "budget_s", "the shortest interval within the overhead"),
+        ("", "interval_s", "the proposal: seconds of work between two saves"),
+        ("", "lost", "the part of the time that is then lost to saves and to work done again"),
+        ("", "now_s", "median seconds between two saves until now"),
+        ("", "lost_now", "the part of the time that is lost with them"),
+        ("", "save", "what can be written into `ckpt.yaml`"),
+    ],
     "doctor": [("", "findings", "a list of `what`, `why`, `next_step`; empty if all is well")],
     "completion": [("", "shell", "the shell"), ("", "script", "the script")],
 }
@@ -252,8 +278,15 @@ def cli_page() -> str:
         for verb in verbs:
             command = cli.get_command(context, verb)
             assert command is not None
-            parts += verb_parts(verb, command)
+            parts += group_parts(verb, command) if isinstance(command, click.Group) else verb_parts(verb, command)
     return page("Command line", *parts)
+
+
+def group_parts(verb: str, group: click.Group) -> Iterator[str]:
+    yield f"### ckpt {verb}"
+    yield inspect.cleandoc(str(group.help))
+    for name, command in group.commands.items():
+        yield from verb_parts(f"{verb} {name}", command)
 
 
 def verb_parts(verb: str, command: click.Command) -> Iterator[str]:
