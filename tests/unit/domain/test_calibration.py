@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from ckptvcs.domain.calibration import Life, Recorded, of_checkpoints, of_events, proposal
+from ckptvcs.domain.cost import fraction_lost
 from ckptvcs.domain.events import Event
 from tests.support.failures import best_fixed_interval_s
 
@@ -65,6 +66,13 @@ def test_a_run_is_the_same_under_a_new_id_if_its_name_and_branch_are():
 
     assert [life.how for life in found.lives] == ["broken-off", "unknown"]
     assert found.gaps_s == []
+
+
+def test_a_run_that_ended_and_is_started_again_was_not_broken_off():
+    found = of_events([start(0), end(50, "closed"), start(60), end(90, "preempted")])
+
+    assert [(life.uptime_s, life.how) for life in found.lives] == [(50, "closed"), (30, "preempted")]
+    assert found.failures == 0
 
 
 def test_runs_at_the_same_time_are_kept_apart():
@@ -177,6 +185,16 @@ def test_the_interval_is_not_shorter_than_the_budget_allows_or_than_a_save_takes
     assert proposal(record, overhead=0.035).interval_s == pytest.approx(10 / 0.035)
     slow = Recorded(costs_s=[0.1], durations_s=[900.0], lives=record.lives)
     assert proposal(slow, overhead=0.035).interval_s == 900.0
+
+
+def test_nine_of_ten_and_what_is_lost_until_now_are_exact():
+    found = proposal(
+        Recorded(costs_s=[float(n) for n in range(1, 11)], gaps_s=[60.0], lives=lives(4, 5, 6)), overhead=0.035
+    )
+
+    assert (found.cost_median_s, found.cost_p90_s) == (5.5, 9.0)
+    assert found.mtbf_s == 5 * HOUR
+    assert found.lost_now == fraction_lost(60 - 5.5, 5.5, 5 * HOUR)
 
 
 def test_where_no_cost_is_known_no_interval_is_proposed():
