@@ -106,15 +106,22 @@ class Parts:
             files={**capture.model_files(some), **capture.aux_files(self._aux)},
         )
 
-    def check_names(self, names: Sequence[str]) -> None:
-        """Raise `UsageError` unless each of `names` is one of the parts."""
-        unknown = [name for name in names if name not in self.by_name]
+    def wanted(self, components: Sequence[str] | None) -> list[str]:
+        """The components to put back: those that are named, else all parts, the generators and what the loop remembers.
+
+        Raises:
+            UsageError: a name is that of no part.
+        """
+        if components is None:
+            return [*self.by_name, RNG, LOOP]
+        unknown = [name for name in components if name not in self.by_name]
         if unknown:
             raise UsageError(
                 f"cannot put back '{printable(unknown[0])}'",
                 why=f"no part has that name, only {', '.join(self.by_name)}",
                 next_step="name parts that Checkpointer was given",
             )
+        return list(components)
 
     def check_grade(self, demanded: str | None) -> None:
         """Refuse parts from which training could not go on as well as a policy demands.
