@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ckptvcs.domain import provenance
 from ckptvcs.errors import UsageError
-from ckptvcs.formats.components import EXTRA, is_component_name
+from ckptvcs.formats.components import is_component_name
 from ckptvcs.paths import printable
 from ckptvcs.porcelain import incoming
 from ckptvcs.train import capture, ranks
@@ -101,7 +101,7 @@ class Parts:
         some = {name: part for name, part in self.by_name.items() if name in states}
         return incoming.from_state(
             dict(sorted(states.items())),
-            roles={**{name: self.roles[name] for name in some}, LOOP: EXTRA},
+            roles={name: self.roles[name] for name in some},
             known=capture.hints(some),
             files={**capture.model_files(some), **capture.aux_files(self._aux)},
         )
