@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROUNDS = 5
+ROUNDS_OF_BIG = 3
+BIG = 1 << 30
+"""Bytes that a candidate writes at most, from which on fewer rounds do: a round takes a minute, and little of it is chance."""
 
 
 def nothing() -> None:
@@ -32,7 +35,7 @@ class Candidate:
         return statistics.median(self.seconds)
 
 
-def race(candidates: list[Candidate], *, scratch: Path, nbytes: int, rounds: int = ROUNDS) -> None:
+def race(candidates: list[Candidate], *, scratch: Path, nbytes: int, rounds: int | None = None) -> None:
     """Let the candidates take turns.
 
     Args:
@@ -40,8 +43,9 @@ def race(candidates: list[Candidate], *, scratch: Path, nbytes: int, rounds: int
         scratch: a folder on the file system that is written to.
         nbytes: what a candidate writes at most; that much page cache is made warm before each turn, because a virtual
             machine gives out memory that was never used before several times slower than other memory.
-        rounds: turns of each.
+        rounds: turns of each; as many as are usual for that size, if it is not given.
     """
+    rounds = rounds or (ROUNDS if nbytes < BIG else ROUNDS_OF_BIG)
     for turn in range(rounds):
         order = candidates[turn % len(candidates) :] + candidates[: turn % len(candidates)]
         for candidate in order:
