@@ -117,7 +117,7 @@ def page(parts: list[str], sizes: str) -> str:
         [
             "# Benchmarks",
             "",
-            f"Written by `make bench`. Wall times are medians of {ROUNDS} ({ROUNDS_OF_BIG} where more than a gigabyte is written, 20 for",
+            f"Written by `make bench`. Wall times are medians of {ROUNDS} ({ROUNDS_OF_BIG} for over a gigabyte, 20 for",
             "asynchronous saves), the candidates take turns within one run, and only ratios mean anything elsewhere:",
             "`tests/bench/` says what exactly is timed. Every commit of ckptvcs is durable",
             "(`fsync`) when it returns; `dvc add` and `torch.save` without fsync leave that to the kernel, which in the routes",
