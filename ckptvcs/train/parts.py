@@ -11,7 +11,7 @@ from ckptvcs.paths import printable
 from ckptvcs.train import capture, ranks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 RNG: Final = "rng"
 LOOP: Final = "loop"
@@ -74,13 +74,18 @@ def roles(parts: Mapping[str, Any]) -> dict[str, str]:
     return {name: capture.role(name, part) for name, part in parts.items()}
 
 
-def check_grade(roles: Mapping[str, str], demanded: str | None) -> None:
+def check_grade(roles: Mapping[str, str], demanded: str | None, *, implied: Collection[str] = (RNG,)) -> None:
     """Refuse parts from which training could not go on as well as a policy demands.
+
+    Args:
+        roles: the role of each part.
+        demanded: the grade.
+        implied: roles of what is saved beside them.
 
     Raises:
         UsageError: it could not.
     """
-    grade = provenance.grade({*roles.values(), RNG})
+    grade = provenance.grade({*roles.values(), *implied})
     if demanded is not None and provenance.at_most(demanded, grade) != demanded:
         raise UsageError(
             f"these parts are resumable {grade}, and the policy demands {demanded}",

@@ -45,6 +45,8 @@ class Facts:
     epoch: float | None = None
     message: str | None = None
     reason: str = "manual"
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Hyperparameters, beside those of the run, which go before."""
     grade: str | None = None
     """The highest grade that can be given, where the caller knows that the state is not all there."""
 
@@ -161,7 +163,7 @@ class Saver:
             step=None if facts.step is None else int(facts.step),
             epoch=facts.epoch,
             metrics={name: metric(name, value) for name, value in facts.metrics.items()},
-            params=self._params,
+            params={**check_params(facts.params), **self._params},
             versions=self._data,
             reason=facts.reason,
             seeds=capture.seeds(),
