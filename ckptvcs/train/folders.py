@@ -39,6 +39,52 @@ RESUME: Final = ".ckptvcs-resume"
 _REMOVED: Final = ".ckptvcs-removed-"
 
 
+class RunFace:
+    """What every face of such a run tells its user."""
+
+    _run: FolderRun
+
+    def event(self, name: str) -> None:
+        """Say that something happened that the policy may save for: `on_event: [NAME]`."""
+        self._run.watch.event(name)
+
+    @property
+    def last_saved(self) -> Receipt | None:
+        """What the newest commit that is known to be durable did."""
+        return self._run.saver.receipt
+
+    @property
+    def last_durable_step(self) -> int | None:
+        """The recovery point: the step that a crash right now would not lose; None if nothing was committed yet."""
+        return None if self.last_saved is None else self.last_saved.manifest.step
+
+    @property
+    def resumed(self) -> Resumed | None:
+        """Where `resume` said that training goes on; None before it, and where the run had no checkpoint."""
+        return self._run.resumed
+
+    def wait_until_finished(self) -> Receipt | None:
+        """Wait for the commit under way.
+
+        Returns:
+            What the last commit did, or None if there was none.
+
+        Raises:
+            CkptvcsError: it failed; nothing of it was committed.
+        """
+        return self._run.saver.wait()
+
+    def close(self) -> None:
+        """Wait for the commit under way, and let go of everything.
+
+        Raises:
+            CkptvcsError: that commit failed.
+        """
+        self._run.preemption.remove()
+        self._run.discard_resumed()
+        self._run.saver.close()
+
+
 class FolderRun:
     """One run whose states are folders.
 

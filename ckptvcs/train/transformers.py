@@ -19,7 +19,7 @@ from ckptvcs.domain import provenance
 from ckptvcs.domain.policy import Preemption, Save
 from ckptvcs.errors import CkptvcsError, UsageError
 from ckptvcs.train import ranks, resume
-from ckptvcs.train.folders import FolderRun, require_file
+from ckptvcs.train.folders import FolderRun, RunFace, require_file
 from ckptvcs.train.preemption import Preempted
 from ckptvcs.train.saver import Facts
 from ckptvcs.train.step import Step
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
-    from ckptvcs.porcelain.commit import Receipt
-    from ckptvcs.train.resume import Resumed
 
 _log = logging.getLogger("ckptvcs")
 
@@ -45,7 +43,7 @@ _BY_TRAINER: Final = "save_strategy: "
 """How the reason of a save begins that the Trainer would have taken without us."""
 
 
-class CkptCallback(TrainerCallback):  # type: ignore[misc]  # its base is not looked at
+class CkptCallback(RunFace, TrainerCallback):  # type: ignore[misc]  # its base is not looked at
     """Commits the checkpoints of a Hugging Face Trainer to the branch of a run.
 
     Args:
@@ -107,45 +105,6 @@ class CkptCallback(TrainerCallback):  # type: ignore[misc]  # its base is not lo
         self._now = Step()
         self._end: tuple[str, int] | None = None
         self._grade: str | None = None
-
-    # ---- what users ask
-
-    def event(self, name: str) -> None:
-        """Say that something happened that the policy may save for: `on_event: [NAME]`."""
-        self._run.watch.event(name)
-
-    @property
-    def last_saved(self) -> Receipt | None:
-        """What the newest commit that is known to be durable did."""
-        return self._run.saver.receipt
-
-    @property
-    def last_durable_step(self) -> int | None:
-        """The recovery point: the step that a crash right now would not lose; None if nothing was committed yet."""
-        return None if self.last_saved is None else self.last_saved.manifest.step
-
-    @property
-    def resumed(self) -> Resumed | None:
-        """Where `resume` said that training goes on; None before it, and where the run had no checkpoint."""
-        return self._run.resumed
-
-    def wait_until_finished(self) -> Receipt | None:
-        """Wait for the commit under way.
-
-        Raises:
-            CkptvcsError: it failed; nothing of it was committed.
-        """
-        return self._run.saver.wait()
-
-    def close(self) -> None:
-        """Wait for the commit under way, and let go of everything.
-
-        Raises:
-            CkptvcsError: that commit failed.
-        """
-        self._run.preemption.remove()
-        self._run.discard_resumed()
-        self._run.saver.close()
 
     # ---- going on
 
@@ -213,10 +172,10 @@ class CkptCallback(TrainerCallback):  # type: ignore[misc]  # its base is not lo
     ) -> TrainerControl:
         """Ask the policy about the step that was made, unless what will be measured of it is still to come."""
         self._run.saver.raise_failure()
-        if not args.auto_find_batch_size and args.should_save:
-            self._run.discard_resumed()
         self._now.begin(state.global_step)
         self._end = self._run.announced()
+        if not args.auto_find_batch_size and args.should_save:
+            self._run.discard_resumed()  # every rank has made a step with it
         if self._end is not None:
             control.should_evaluate = False  # there is no time for that
         self._now.awaits_log = control.should_log and not control.should_evaluate and self._end is None
