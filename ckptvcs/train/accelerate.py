@@ -302,10 +302,11 @@ class CkptAccelerate(RunFace):
         finds_its_place = getattr(loader, "use_stateful_dataloader", False)
         rest = skip_first_batches(loader, done) if done and not finds_its_place else loader
         for number, batch in enumerate(rest, start=done + 1):
-            if left is not None and number == done + 1:
-                capture.set_rng_state(left.saved)
+            _caught_up(left)
+            left = None
             self._in_epoch = _InEpoch(epoch=epoch, batches=number, generators=began)
             yield batch
+        _caught_up(left)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,6 +317,12 @@ class _Left:
     batches: int
     began: dict[str, Any]
     saved: dict[str, Any]
+
+
+def _caught_up(left: _Left | None) -> None:
+    """Put the generators to where they were at the save: the order of the batches has been drawn once more."""
+    if left is not None:
+        capture.set_rng_state(left.saved)
 
 
 def _loop(folder: Path) -> dict[str, Any]:

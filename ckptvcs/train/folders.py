@@ -247,6 +247,22 @@ class FolderRun:
         reason = next(c for c in resume.of_the_run(self.saver)).manifest.reason if not named else ""
         self.watch.go_on(remembered, failed=not named and not reason.startswith("on_exit"))
 
+    def went_on(self, step: int, remembered: Any) -> None:
+        """Take down that training goes on from a folder that `resume` did not make.
+
+        Args:
+            step: of the folder.
+            remembered: as for `go_on`.
+        """
+        known = next((c for c in resume.of_the_run(self.saver) if c.manifest.step == step), None)
+        if known is None:
+            _log.warning(
+                "no checkpoint of run '%s' has step %s: what it goes on from is not recorded", self.saver.run, step
+            )
+        else:
+            self.saver.descend_from(known)
+        self.watch.go_on(remembered, failed=True)
+
     def discard_resumed(self) -> None:
         """Remove the folder that `resume` made, which has been read."""
         if self._home is not None and self._home.is_dir():

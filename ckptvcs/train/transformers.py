@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,13 +19,14 @@ from ckptvcs.domain.policy import Preemption, Save
 from ckptvcs.errors import CkptvcsError, UsageError
 from ckptvcs.train import ranks, resume
 from ckptvcs.train.folders import FolderRun, RunFace, require_file
+from ckptvcs.train.losses import Losses
 from ckptvcs.train.preemption import Preempted
 from ckptvcs.train.saver import Facts
 from ckptvcs.train.step import Step
 from ckptvcs.train.written import WrittenFolders
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
@@ -105,6 +105,8 @@ class CkptCallback(RunFace, TrainerCallback):  # type: ignore[misc]  # its base 
         self._now = Step()
         self._end: tuple[str, int] | None = None
         self._grade: str | None = None
+        self._losses: Losses | None = None
+        self._remembered: dict[str, Any] = {}
 
     # ---- going on
 
@@ -134,7 +136,8 @@ class CkptCallback(RunFace, TrainerCallback):  # type: ignore[misc]  # its base 
         folder = self._run.resume(revision, home, writes=self._args.should_save, refuse=_refuse)
         if folder is None:
             return None
-        self._run.go_on(_remembered(folder), named=revision is not None)
+        self._remembered = _remembered(folder)
+        self._run.go_on(self._remembered.get("triggers"), named=revision is not None)
         if revision is None:
             self._written.know(home, resume.of_the_run(self._run.saver))
         return str(folder)
@@ -164,6 +167,12 @@ class CkptCallback(RunFace, TrainerCallback):  # type: ignore[misc]  # its base 
                 why=f"it begins at step {state.global_step}, and 'resume' found another checkpoint",
                 next_step="call trainer.train(resume_from_checkpoint=callback.resume())",
             )
+        if resumed is None and state.global_step and not self._now.step:
+            self._remembered = state.stateful_callbacks.get(_OWN) or {}
+            self._run.went_on(state.global_step, self._remembered.get("triggers"))
+        if self._losses is not None:
+            self._losses.go_on(self._remembered.get("losses"))
+        self._remembered = {}
         self._now, self._end = Step(step=state.global_step), None
         self._run.preemption.install()
 
@@ -242,7 +251,8 @@ class CkptCallback(RunFace, TrainerCallback):  # type: ignore[misc]  # its base 
 
     def _note(self, state: TrainerState, control: TrainerControl) -> TrainerControl:
         """Have the triggers' memory written down in what may be saved next."""
-        state.stateful_callbacks[_OWN] = {"triggers": self._run.watch.remembered_in_save()}
+        losses = {} if self._losses is None else {"losses": self._losses.remembered()}
+        state.stateful_callbacks[_OWN] = {"triggers": self._run.watch.remembered_in_save(), **losses}
         self._now.since = time.perf_counter()
         return control
 
@@ -291,55 +301,61 @@ class CkptCallback(RunFace, TrainerCallback):  # type: ignore[misc]  # its base 
         if state.is_world_process_zero and not uploads:
             self._written.tidy(Path(args.output_dir), but=state.best_model_checkpoint)
 
-    # ---- exceptions
+    # ---- the whole of it
 
-    @contextmanager
-    def guard(self, trainer: Trainer) -> Iterator[None]:
-        """While `trainer.train` runs within it, an exception that ends the training is answered as the policy says.
+    def train(self, trainer: Trainer, revision: str | None = None, **options: Any) -> Any:
+        """Train from where `resume` finds that it goes on: `trainer.train(resume_from_checkpoint=self.resume(revision))`.
 
-        The Trainer tells callbacks of no exception. Without this, the commit under way is finished all the same when the
-        process ends, but `on_exception` cannot save.
+        Two things the Trainer tells no callback of, and are in here: an exception that ends the training, which is answered
+        as `on_exception` of the policy says; and the losses since the last log, without which the first log after a restart
+        is a mean over fewer steps.
 
         Args:
             trainer: the one that has this callback.
+            revision: as for `resume`.
+            options: of `Trainer.train`.
+
+        Returns:
+            What `Trainer.train` returns.
         """
+        self._losses = Losses(trainer)
         try:
-            yield
-        except Exception as err:
+            return trainer.train(resume_from_checkpoint=self.resume(revision), **options)
+        except Preempted:
+            raise
+        except BaseException as err:
             try:
                 self._save_after(err, trainer)
             except Exception:  # noqa: BLE001 - the exception that ended the training is the one to raise
                 _log.exception("the state could not be saved after %s", type(err).__name__)
             raise
         finally:
+            self._losses = None
             self._run.preemption.remove()
 
-    def _save_after(self, err: Exception, trainer: Trainer) -> None:
-        state, now = trainer.state, self._now
-        if not self._run.policy.on_exception or isinstance(err, CkptvcsError) or now.saved == state.global_step:
+    def _save_after(self, err: BaseException, trainer: Trainer) -> None:
+        state, now, policy = trainer.state, self._now, self._run.policy
+        alone = ranks.size() == 1  # the others are at another place, and would be waited for
+        if alone and policy.on_exception and not isinstance(err, CkptvcsError) and now.saved != state.global_step:
             self._run.saver.wait()
-            return
-        now.want((f"on_exception: {type(err).__name__}",))
-        now.ours, now.since, self._grade = True, time.perf_counter(), provenance.APPROXIMATE
-        try:
+            now.want((f"on_exception: {type(err).__name__}",))
+            now.ours, self._grade = True, provenance.APPROXIMATE
             self._note(state, trainer.control)
-            trainer._save_checkpoint(trainer.model, trial=None)
+            trainer._save_checkpoint(trainer.model, trial=None)  # as the Trainer's own callback for SIGTERM does
             self.on_save(trainer.args, state, trainer.control)
-            self._run.saver.wait()
-        finally:
-            self._grade = None
+        self._run.saver.wait()
 
 
 def _refuse(checkpoint: Any) -> None:
     require_file(checkpoint, _ACCOUNT, "the Trainer")
 
 
-def _remembered(folder: Path) -> Any:
-    """What the triggers remembered when the Trainer wrote a folder."""
+def _remembered(folder: Path) -> dict[str, Any]:
+    """What this callback had written down when the Trainer wrote a folder."""
     try:
-        return json.loads((folder / "trainer_state.json").read_bytes())["stateful_callbacks"][_OWN]["triggers"]
+        return dict(json.loads((folder / "trainer_state.json").read_bytes())["stateful_callbacks"][_OWN])
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # a folder that was committed without this callback
+        return {}  # a folder that was committed without this callback
 
 
 def _params(args: TrainingArguments) -> dict[str, Any]:
