@@ -9,6 +9,7 @@ import click
 from ckptvcs.cli.options import json_option, open_repo, revision_argument, track_option
 
 if TYPE_CHECKING:
+    from ckptvcs.domain.events import Noted
     from ckptvcs.domain.manifest import Manifest
     from ckptvcs.formats.tree_file import TreeFile
     from ckptvcs.porcelain.show import Shown
@@ -34,6 +35,8 @@ def command(ctx: click.Context, *, revision: str, tensors: bool, track: str | No
 
     with waiting.busy(f"looking for {revision}"):
         shown = show.show(open_repo(ctx), revision, track=track, tensors=tensors)
+    for text in shown.notes:
+        render.note(text)
     if as_json:
         render.answer_json(_json(shown))
     else:
@@ -72,6 +75,7 @@ def _say(shown: Shown) -> None:
         "run": f"{render.text(manifest.run.name)} ({manifest.run.id})",
         "step": f"{manifest.step}{epoch}" if manifest.step is not None else epoch.removeprefix(", "),
         "metrics": render.listed(manifest.metrics),
+        "late": "; ".join(_late(name, noted) for name, noted in sorted(checkpoint.late.items())),
         "params": render.listed(manifest.params),
         "reason": render.text(manifest.reason),
         "resumable": manifest.grade,
@@ -88,6 +92,14 @@ def _say(shown: Shown) -> None:
         render.answer(f"  {component.name:<14} {component.role:<10} {render.size(component.nbytes):>9}  {count}")
     for name, file in shown.tables.items():
         _say_tensors(name, file)
+
+
+def _late(name: str, noted: Noted) -> str:
+    """`val_loss 0.31 (noted 2026-11-21 13:38, the full test set)`."""
+    from ckptvcs.cli import render
+
+    when = f"noted {noted.time[:16].replace('T', ' ')}"
+    return f"{render.listed({name: noted.value})} ({', '.join(filter(None, [when, render.text(noted.message)]))})"
 
 
 def _provenance(manifest: Manifest) -> dict[str, str]:

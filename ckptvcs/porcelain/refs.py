@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 from ckptvcs.domain.checkpoint import GOLDEN, MILESTONE, Checkpoint, mark_of
 from ckptvcs.errors import NotFound, Protected, Refused, UsageError, WouldOverwrite
 from ckptvcs.paths import printable
+from ckptvcs.porcelain import ledger
 from ckptvcs.porcelain.checkpoints import checkpoint_at, locate
 from ckptvcs.porcelain.target import check_branch_name
 from ckptvcs.storage.history import commits
 from ckptvcs.storage.history.repository import HEADS, TAGS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ckptvcs.porcelain.repo import Repository
     from ckptvcs.storage.history.repository import CommitId
 
@@ -38,20 +41,31 @@ class Ref:
 
 def branches(repo: Repository) -> list[Ref]:
     """All local branches."""
-    here, track = repo.history.head_branch(), repo.config.track
+    here, look = repo.history.head_branch(), _look(repo)
     return [
-        Ref(name=name, commit=tip, checkpoint=checkpoint_at(repo, tip, track), current=name == here)
+        Ref(name=name, commit=tip, checkpoint=look(tip), current=name == here)
         for name, tip in repo.history.branches().items()
     ]
 
 
 def tags(repo: Repository) -> list[Ref]:
     """All tags that lead to a commit."""
-    track = repo.config.track
+    look = _look(repo)
     return [
-        Ref(name=tag.name, commit=tag.commit, checkpoint=checkpoint_at(repo, tag.commit, track), message=tag.message)
+        Ref(name=tag.name, commit=tag.commit, checkpoint=look(tag.commit), message=tag.message)
         for tag in repo.history.tags()
     ]
+
+
+def _look(repo: Repository) -> Callable[[CommitId], Checkpoint | None]:
+    """What finds the checkpoint of the configured track that a commit holds, with its late metrics."""
+    late, track = ledger.read_late(repo), repo.config.track
+
+    def look(commit: CommitId) -> Checkpoint | None:
+        found = checkpoint_at(repo, commit, track)
+        return found and late.on(found)
+
+    return look
 
 
 # ---------------------------------------------------------------------------------------------------------- branches

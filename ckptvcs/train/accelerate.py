@@ -116,6 +116,7 @@ class CkptAccelerate(RunFace):
         self._place: Place | None = None
         self._in_epoch: _InEpoch | None = None
         self._left: _Left | None = None
+        self._closed = False
 
     def __enter__(self) -> CkptAccelerate:
         self._run.preemption.install()
@@ -123,16 +124,17 @@ class CkptAccelerate(RunFace):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            self.finish()
+            self.close()
             return
         # The exception that ended the loop is the one to raise; what else goes wrong is told.
+        preempted = issubclass(kind, Preempted)
         try:
-            if self._run.policy.on_exception and not issubclass(kind, Preempted) and ranks.size() == 1:
-                self._save_last(f"on_exception: {kind.__name__}", grade=provenance.APPROXIMATE)
+            if self._run.policy.on_exception and not preempted and ranks.size() == 1:
+                self._save_last(f"on_exception: {kind.__name__}", grade_at_most=provenance.APPROXIMATE)
         except Exception:  # noqa: BLE001 - it is logged
             _log.exception("the state could not be saved after %s", kind.__name__)
         try:
-            self.close()
+            self._close("preempted" if preempted else "exception")
         except Exception:  # noqa: BLE001 - it is logged
             _log.exception("a save in the background failed")
 
@@ -224,24 +226,38 @@ class CkptAccelerate(RunFace):
             }
             (folder / _LOOP).write_text(json.dumps(loop, allow_nan=False, sort_keys=True), encoding="utf-8")
 
-    def _save_last(self, reason: str, *, grade: str | None = None) -> None:
+    def _save_last(self, reason: str, *, grade_at_most: str | None = None) -> None:
         """Save the state of the last step, unless that was done."""
         place = self._place
         if place is not None and not place.saved:
-            facts = Facts(step=place.step, metrics=place.metrics, epoch=place.epoch, reason=reason, grade=grade)
+            facts = Facts(
+                step=place.step, metrics=place.metrics, epoch=place.epoch, reason=reason, grade_at_most=grade_at_most
+            )
             self._save(facts)
 
-    def finish(self) -> None:
+    def close(self) -> None:
         """Save the last step if the policy says so, wait for the commit under way, and let go of everything.
 
         Raises:
             CkptvcsError: a save failed.
         """
+        if self._closed:
+            return
         try:
             if self._run.policy.on_exit:
                 self._save_last("on_exit")
         finally:
-            self.close()
+            self._close("closed")
+
+    def _close(self, how: str) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if how != "preempted":  # that was told before the process was to end
+                self._run.end(how, None if self._place is None else self._place.step)
+        finally:
+            super().close()
 
     # ---- going on
 

@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ckptvcs.errors import FormatError
+from ckptvcs.domain import provenance
+from ckptvcs.errors import FormatError, UsageError
 from ckptvcs.porcelain import exchange, incoming
 from ckptvcs.porcelain.config import save_policy
 from ckptvcs.train import capture, ranks, resume
-from ckptvcs.train.parts import check_grade
 from ckptvcs.train.preemption import Preempted, Preemption
-from ckptvcs.train.saver import Facts, Saver
+from ckptvcs.train.saver import Facts, Saver, metric
 from ckptvcs.train.watch import Watch
 
 if TYPE_CHECKING:
@@ -47,6 +47,25 @@ class RunFace:
     def event(self, name: str) -> None:
         """Say that something happened that the policy may save for: `on_event: [NAME]`."""
         self._run.watch.event(name)
+
+    def note(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Attach metrics to a checkpoint of this run that are known only now; `@best` and retention use them.
+
+        Written in the background, after the commit under way; if it fails, the next step says so.
+
+        Args:
+            step: of the checkpoint.
+            metrics: numbers by name.
+        """
+        self._run.saver.note(step, {name: metric(name, value) for name, value in metrics.items()})
+
+    def latest_step(self) -> int | None:
+        """The step of the newest checkpoint of the run; None if there is none."""
+        return self._run.saver.step_at("latest")
+
+    def best_step(self, metric: str | None = None) -> int | None:
+        """The step of the best checkpoint of the run; by the metric that ckpt.yaml names, if none is given."""
+        return self._run.saver.step_at(f"best:{metric}" if metric else "best")
 
     @property
     def last_saved(self) -> Receipt | None:
@@ -132,10 +151,7 @@ class FolderRun:
         """Save by this policy from here on."""
         self.policy = policy
         self.watch = Watch(policy)
-        notice = policy.on_preemption
-        self.preemption = Preemption(
-            notice.signals if notice else (), grace_s=notice.grace_s if notice else 0.0, probe=self._probe
-        )
+        self.preemption = Preemption.of(policy, probe=self._probe)
 
     # ---- saving
 
@@ -176,7 +192,7 @@ class FolderRun:
         what = incoming.from_path(folder)
         for note in what.notes:
             _log.debug("%s", note)
-        check_grade({c.name: c.role for c in what.components}, self.policy.grade, implied=())
+        _check_grade({component.role for component in what.components}, self.policy.grade)
         return self.saver.save(replace(what, files={**what.files, **capture.aux_files(self._aux)}), facts)
 
     def leave(self, why: str, status: int) -> None:
@@ -187,7 +203,7 @@ class FolderRun:
         """
         receipt = self.saver.wait()
         ranks.any_says(None)  # on one rank alone it is durable, and when one of them ends, launchers end the others
-        self.preemption.remove()
+        self.end("preempted", None if receipt is None else receipt.manifest.step)
         left_s = self.preemption.left_s()
         _log.warning(
             "%s announced the end: step %s is saved%s, the process ends",
@@ -196,6 +212,17 @@ class FolderRun:
             "" if left_s >= 0 else f", {-left_s:.0f} s after the grace period",
         )
         raise Preempted(why, receipt, status)
+
+    def end(self, how: str, step: int | None) -> None:
+        """Tell the ledger that the training has ended, and give the signals back.
+
+        Args:
+            how: `closed`, `exception` or `preempted`.
+            step: the last step.
+        """
+        self.preemption.remove()
+        self.saver.end(how, step)
+        self.saver.wait()
 
     # ---- going on
 
@@ -268,6 +295,17 @@ class FolderRun:
         if self._home is not None and self._home.is_dir():
             discard(self._home)
         self._home = None
+
+
+def _check_grade(roles: set[str], demanded: str | None) -> None:
+    """Refuse a folder from which training could not go on as well as a policy demands."""
+    grade = provenance.grade(roles)
+    if demanded is not None and provenance.lower_grade(demanded, grade) != demanded:
+        raise UsageError(
+            f"what was written is resumable {grade}, and the policy demands {demanded}",
+            why=f"it plays the roles {', '.join(sorted(roles))}",
+            next_step="let the library save all of its state, not the model alone, or change 'save.grade' in ckpt.yaml",
+        )
 
 
 def discard(folder: Path) -> None:

@@ -271,7 +271,7 @@ class CkptCallback(RunFace, TrainerCallback):  # type: ignore[misc]  # its base 
                 metrics=now.metrics,
                 reason="; ".join(reasons),
                 params=_params(args),
-                grade=self._grade,
+                grade_at_most=self._grade,
             )
             self._run.commit(Path(args.output_dir) / f"checkpoint-{step}", facts)
         self._run.watch.saving()
@@ -287,7 +287,7 @@ class CkptCallback(RunFace, TrainerCallback):  # type: ignore[misc]  # its base 
         self._run.saver.wait()
         if self._end is not None:
             self._run.leave(*self._end)
-        self._run.preemption.remove()
+        self._run.end("closed", state.global_step)
         if args.should_save:
             self._run.discard_resumed()
         self._written.durable(self._run.saver.receipt)
@@ -326,6 +326,7 @@ class CkptCallback(RunFace, TrainerCallback):  # type: ignore[misc]  # its base 
         except BaseException as err:
             try:
                 self._save_after(err, trainer)
+                self._run.end("exception", trainer.state.global_step)
             except Exception:  # noqa: BLE001 - the exception that ended the training is the one to raise
                 _log.exception("the state could not be saved after %s", type(err).__name__)
             raise

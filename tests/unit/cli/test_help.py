@@ -16,7 +16,7 @@ from tests.support.world import World
 from tests.unit.cli.conftest import Ckpt
 
 ALL = [verb for verbs in VERBS.values() for verb in verbs]
-WRITERS = ["init", "commit", "checkout", "restore", "branch", "tag", "export"]
+WRITERS = ["init", "commit", "note", "checkout", "restore", "branch", "tag", "export"]
 
 
 def command(verb: str) -> click.Command:
