@@ -201,7 +201,7 @@ class CkptCallback(RunFace, TrainerCallback):  # type: ignore[misc]  # its base 
         **_: Any,
     ) -> TrainerControl:
         """Take down what was measured."""
-        self._now.measured(logs or {})
+        self._now.measured({name: value for name, value in (logs or {}).items() if name != "epoch"})
         if self._now.awaits_log:
             self._now.awaits_log = False
             self._look(args, state, control)
