@@ -39,6 +39,7 @@ VERBS: Final[dict[str, dict[str, str]]] = {
         "export": "Write a checkpoint for other programs.",
     },
     "Upkeep": {
+        "policy": "Show the policy, and calibrate it by past training.",
         "doctor": "Say what is wrong here, and what mends it.",
         "completion": "Print the script that completes ckpt in a shell.",
     },

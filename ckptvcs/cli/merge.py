@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ckptvcs.cli.options import complete_revision, dry_run_option, json_option, number, open_repo, pairs, track_option
+from ckptvcs.cli.options import complete_revision, dry_run_option, json_option, metrics_of, open_repo, track_option
 from ckptvcs.domain.recipe import METHODS, RESTS
 
 if TYPE_CHECKING:
@@ -18,20 +18,27 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("revisions", metavar="REV...", nargs=-1, required=True, shell_complete=complete_revision)
-@click.option("--method", type=click.Choice(METHODS), help="How. [default: mean; weighted with --weights]")
-@click.option("--weights", metavar="W,W...", help="weighted: how much each counts; they are divided by their sum.")
-@click.option("--decay", type=float, metavar="D", help="ema: the share of the average that stays at each next REV.")
-@click.option("--t", "t", type=float, metavar="T", help="slerp: 0 is the first REV, 1 the second. [default: 0.5]")
+@click.option("--method", type=click.Choice(METHODS), help="How; mean if it is not given, weighted with --weights.")
+@click.option("--weights", metavar="W,W...", help="Of weighted: how much each counts; they are divided by their sum.")
+@click.option("--decay", type=float, metavar="D", help="Of ema: the share of the average that stays at each next REV.")
+@click.option(
+    "--t", "t", type=float, metavar="T", help="Of slerp: 0 is the first REV, 1 the second; 0.5 if it is not given."
+)
 @click.option(
     "--base",
     metavar="REV",
     shell_complete=complete_revision,
-    help="ties: what all were tuned from. [default: their nearest common ancestor]",
+    help="Of ties: what all were tuned from; their nearest common ancestor if it is not given.",
 )
 @click.option(
-    "--density", type=float, metavar="D", help="ties: the share of each task vector that stays. [default: 0.2]"
+    "--density",
+    type=float,
+    metavar="D",
+    help="Of ties: the share of each task vector that stays; 0.2 if it is not given.",
 )
-@click.option("--lambda", "scale", type=float, metavar="L", help="ties: what the outcome is scaled by. [default: 1]")
+@click.option(
+    "--lambda", "scale", type=float, metavar="L", help="Of ties: what the outcome is scaled by; 1 if it is not given."
+)
 @click.option(
     "--component", "components", multiple=True, metavar="C", help="Merge this one, by name or role. Repeatable."
 )
@@ -106,17 +113,15 @@ def _weights(text: str | None) -> tuple[float, ...] | None:
 def _options(options: dict[str, Any]) -> Options:
     import secrets
 
-    from ckptvcs.porcelain.api import check_metrics
     from ckptvcs.porcelain.describe import Options
 
-    metrics = {key: number(value) for key, value in pairs(options["metrics"], "--metric").items()}
     return Options(
         message=options["message"],
         track=options["track"],
         branch=options["branch"],
         run_id=secrets.token_hex(8),
         step=options["step"],
-        metrics=check_metrics(metrics),
+        metrics=metrics_of(options["metrics"]),
         reason="merge",
         workspace=not options["no_workspace"],
     )

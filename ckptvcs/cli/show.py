@@ -9,6 +9,8 @@ import click
 from ckptvcs.cli.options import json_option, open_repo, revision_argument, track_option
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from ckptvcs.domain.events import Noted
     from ckptvcs.domain.manifest import Manifest
     from ckptvcs.formats.tree_file import TreeFile
@@ -75,7 +77,7 @@ def _say(shown: Shown) -> None:
         "run": f"{render.text(manifest.run.name)} ({manifest.run.id})",
         "step": f"{manifest.step}{epoch}" if manifest.step is not None else epoch.removeprefix(", "),
         "metrics": render.listed(manifest.metrics),
-        "late": "; ".join(_late(name, noted) for name, noted in sorted(checkpoint.late.items())),
+        "late": "; ".join(_late(checkpoint.late)),
         "params": render.listed(manifest.params),
         "reason": render.text(manifest.reason),
         "resumable": manifest.grade,
@@ -94,12 +96,16 @@ def _say(shown: Shown) -> None:
         _say_tensors(name, file)
 
 
-def _late(name: str, noted: Noted) -> str:
-    """`val_loss 0.31 (noted 2026-11-21 13:38, the full test set)`."""
+def _late(late: Mapping[str, Noted]) -> Iterator[str]:
+    """`val_loss 0.31, bleu 27 (noted 2026-11-21 13:38 UTC, the full test set)`, for each note that counts, oldest first."""
     from ckptvcs.cli import render
 
-    when = f"noted {noted.time[:16].replace('T', ' ')}"
-    return f"{render.listed({name: noted.value})} ({', '.join(filter(None, [when, render.text(noted.message)]))})"
+    for age in sorted({noted.age for noted in late.values()}):
+        said = {name: noted for name, noted in sorted(late.items()) if noted.age == age}
+        first = next(iter(said.values()))
+        when = f"noted {first.time[:16].replace('T', ' ')} UTC"
+        about = ", ".join(filter(None, [when, render.text(first.message)]))
+        yield f"{render.listed({name: noted.value for name, noted in said.items()})} ({about})"
 
 
 def _provenance(manifest: Manifest) -> dict[str, str]:

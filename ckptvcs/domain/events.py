@@ -89,9 +89,7 @@ def link(data: bytes) -> str:
 
 def to_bytes(event: Event) -> bytes:
     """The canonical bytes of an entry: JSON on one line, keys sorted, without blanks, UTF-8, a newline at the end."""
-    document = msgspec.to_builtins(event)
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8") + b"\n"
+    return _ENCODER.encode(msgspec.to_builtins(event)).encode("utf-8") + b"\n"
 
 
 def from_bytes(data: bytes, *, where: str) -> Event:
@@ -108,8 +106,7 @@ def from_bytes(data: bytes, *, where: str) -> Event:
     try:
         if not 0 < len(data) <= MAX_BYTES:
             raise ValueError(f"it has no bytes, or more than the {MAX_BYTES} that are read")
-        _check_version(data, where)
-        event = _DECODER.decode(data)
+        event = _decoded(data, where)
         _check(event)
         if to_bytes(event) != data:
             raise ValueError("it is not in canonical form")
@@ -122,11 +119,24 @@ def from_bytes(data: bytes, *, where: str) -> Event:
     return event
 
 
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _DECODER: Final = msgspec.json.Decoder(Event)
 _VERSION_DECODER: Final = msgspec.json.Decoder(_Versioned)
 
 
+def _decoded(data: bytes, where: str) -> Event:
+    try:
+        event = _DECODER.decode(data)
+    except msgspec.ValidationError:
+        _check_version(data, where)
+        raise
+    if event.format != FORMAT:
+        _check_version(data, where)
+    return event
+
+
 def _check_version(data: bytes, where: str) -> None:
+    """Find the version without understanding the rest, which a later version may have changed."""
     version = _VERSION_DECODER.decode(data).format
     if version != FORMAT and version.startswith("ckptvcs-ledger/"):
         raise NewerVersion(
@@ -265,11 +275,15 @@ class Noted(Entry, frozen=True):
     """One late metric: its value, and the note that says it."""
 
     value: int | float | str
+    """A number, or a word such as `nan`, which never ranks."""
     time: str
     """When it was noted; not before any earlier note of the same chain, whatever the clock said."""
     writer: str
+    """Whose chain the note is in."""
     n: int
+    """Its place there."""
     message: str = ""
+    """Where the number comes from, as far as it was said."""
 
     @property
     def age(self) -> tuple[str, str, int]:

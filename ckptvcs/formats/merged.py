@@ -20,9 +20,6 @@ BLOCK: Final = 1 << 16
 """Elements that are computed at a time: they stay in the cache of a core, and the hundred shards that a large machine writes
 at once hold little. It is part of the outcome of the sums that slerp takes: another number may give other last bits."""
 
-_FORGET_EVERY: Final = 4
-"""Blocks after which the pages of the inputs are given back: a mapped file that was read counts as our memory."""
-
 
 def merged_leaf(like: Leaf, inputs: Sequence[Leaf], method: Method) -> Leaf:
     """A leaf that is like `like` but for its bytes, which `method` makes of those of `inputs`.
@@ -60,17 +57,18 @@ class _Merged:
         for arrays in self.blocks():
             with np.errstate(all="ignore"):  # what is too large becomes infinite, what is no number stays none
                 combined = self._combine(arrays)
-            yield rounded(self._like.dtype, combined)
+            piece = rounded(self._like.dtype, combined)
+            del arrays, combined  # many streams wait here at the same time
+            yield piece
 
     def blocks(self, *which: int) -> Iterator[list[Any]]:
         dtype, step = self._like.dtype, BLOCK * dtypes.itemsize(self._like.dtype)
         inputs = [self._inputs[i] for i in which] if which else self._inputs
         data = [memoryview(leaf.read()).cast("B") for leaf in inputs]
-        for n, start in enumerate(range(0, self._like.nbytes, step), start=1):
-            yield [numbers(dtype, view[start : start + step]) for view in data]
-            if n % _FORGET_EVERY == 0:
-                self.release()
-        self.release()
+        for start in range(0, self._like.nbytes, step):
+            arrays = [numbers(dtype, view[start : start + step]) for view in data]
+            self.release()  # the pages of a mapped file that was read count as our memory
+            yield arrays
 
     def release(self) -> None:
         for leaf in self._inputs:

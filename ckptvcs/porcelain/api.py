@@ -7,22 +7,8 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ckptvcs.domain.recipe import Recipe
 from ckptvcs.errors import UsageError
-from ckptvcs.porcelain import (
-    checkout,
-    commit,
-    compare,
-    exchange,
-    incoming,
-    ledger,
-    load,
-    log,
-    merge,
-    note,
-    refs,
-    status,
-)
+from ckptvcs.porcelain import checkout, commit, compare, exchange, incoming, ledger, load, log, note, refs, status
 from ckptvcs.porcelain.checkpoints import locate, require_checkpoint
 from ckptvcs.porcelain.describe import Options
 from ckptvcs.porcelain.init import execute as execute_init
@@ -151,6 +137,9 @@ class Repo:
             FormatError: the models do not match; `error.facts["differences"]` has every difference.
             Refused: the branch has a checkpoint that would be left behind.
         """
+        from ckptvcs.domain.recipe import Recipe
+        from ckptvcs.porcelain import merge  # and NumPy with it, which a commit can do without
+
         chosen = Options(
             run_id=secrets.token_hex(8),
             message=message,
@@ -206,7 +195,7 @@ class Repo:
     def show(self, revision: str = "HEAD", *, track: str | None = None) -> Checkpoint:
         """The checkpoint that a revision means."""
         found = require_checkpoint(self._repo, revision, track or self._repo.config.track)
-        return ledger.read_late(self._repo).on(found)
+        return ledger.with_late(self._repo, found)[0]
 
     def diff(self, before: str, after: str, *, values: bool = False) -> compare.Compared:
         """What changed between two checkpoints."""

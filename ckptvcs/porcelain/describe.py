@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ckptvcs.digest import Digest
 from ckptvcs.domain import manifest as manifests
@@ -122,7 +124,7 @@ def describe(
     manifest = manifests.expressible(manifest)
     while reads_as_number(Digest(Description.of(manifest).id)):
         now += timedelta(microseconds=1)
-        manifest = replace(manifest, created=_iso(now))
+        manifest = msgspec.structs.replace(manifest, created=_iso(now))
     return Description.of(manifest)
 
 

@@ -253,6 +253,12 @@ class LateMetrics:
         return replace(checkpoint, late=late) if late else checkpoint
 
 
+def with_late(repo: Repository, *checkpoints: Checkpoint) -> tuple[Checkpoint, ...]:
+    """Checkpoints with what was noted of them."""
+    late = read_late(repo)
+    return tuple(map(late.on, checkpoints))
+
+
 def late_metrics(repo: Repository) -> Mapping[CheckpointId, Mapping[str, int | float | str]]:
     """What was noted of each checkpoint after it was made; the newest note wins for each metric."""
     late = read_late(repo).by_checkpoint

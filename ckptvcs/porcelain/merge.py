@@ -91,6 +91,9 @@ def plan(
     names = _chosen(sources[0], recipe.components)
     flats = [open_flat(repo, checkpoint, progress) for checkpoint in (*sources, *([base] if base else []))]
     layouts = [matching.Layout.of(flat.components, names) for flat in flats]
+    if base:  # what it has besides is nobody's: a library may no longer save a buffer that it once did
+        known = {path: key for path, key in layouts[-1].places.items() if path in layouts[0].places}
+        layouts[-1] = replace(layouts[-1], places=known)
     _refuse_differences(layouts, [*revisions, *(["the base"] if base else [])], flats, names)
     taken = _taken(flats[0], names, recipe)
     leaves, notes = _merged(layouts, [s.id for s in sources], recipe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,10 @@ from ckptvcs.storage.history import commits
 from ckptvcs.storage.history.repository import HEADS, TAGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ckptvcs.porcelain.repo import Repository
+    from ckptvcs.storage.files import Lock
     from ckptvcs.storage.history.repository import CommitId
 
 
@@ -68,6 +70,16 @@ def _look(repo: Repository) -> Callable[[CommitId], Checkpoint | None]:
     return look
 
 
+@contextmanager
+def _locked(repo: Repository) -> Iterator[Lock]:
+    """Our lock, when what a killed commit left is finished: its note is gone when the lock is let go."""
+    from ckptvcs.porcelain.following import finish_interrupted
+
+    with repo.lock() as (lock, note):
+        finish_interrupted(repo, note, lock)
+        yield lock
+
+
 # ---------------------------------------------------------------------------------------------------------- branches
 
 
@@ -85,7 +97,7 @@ def create_branch(repo: Repository, name: str, revision: str = "HEAD", *, dry_ru
     if repo.history.tip(HEADS + name) is not None:
         raise WouldOverwrite(f"branch '{name}' exists already", next_step="choose another name", name=name)
     if not dry_run:
-        with repo.lock() as (lock, _):
+        with _locked(repo) as lock:
             commits.create_branch(repo.history, name, commit, lock=lock)
     return commit
 
@@ -115,7 +127,7 @@ def delete_branch(repo: Repository, name: str, *, dry_run: bool = False) -> Comm
             next_step=f"keep it with 'ckpt tag NAME {name}' first, or delete it with 'git branch -D {name}'",
         )
     if not dry_run:
-        with repo.lock() as (lock, _):
+        with _locked(repo) as lock:
             commits.delete_ref(repo.history, HEADS + name, old=tip, lock=lock)
     return tip
 
@@ -171,7 +183,7 @@ def create_tag(
         annotation = None
         if message is not None:
             annotation = commits.Annotation(message=message, identity=repo.identity, when=repo.now())
-        with repo.lock() as (lock, _):
+        with _locked(repo) as lock:
             commits.create_tag(repo.history, name, commit, annotation=annotation, lock=lock)
     return ref
 
@@ -219,7 +231,7 @@ def delete_tag(repo: Repository, name: str, *, dry_run: bool = False) -> CommitI
             next_step=f"make a branch there first: ckpt branch NAME {name}",
         )
     if not dry_run:
-        with repo.lock() as (lock, _):
+        with _locked(repo) as lock:
             commits.delete_ref(repo.history, TAGS + name, old=tag.commit, lock=lock)
     return tag.commit
 

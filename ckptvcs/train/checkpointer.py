@@ -14,7 +14,7 @@ from ckptvcs.porcelain.checkpoints import require_checkpoint
 from ckptvcs.porcelain.config import save_policy
 from ckptvcs.train import ranks, resume
 from ckptvcs.train.averages import WeightAverage
-from ckptvcs.train.parts import LOOP, RNG, Parts
+from ckptvcs.train.parts import LOOP, Parts
 from ckptvcs.train.preemption import Preempted, Preemption, within_grace
 from ckptvcs.train.saver import Facts, Saver, metric
 from ckptvcs.train.watch import Place, Watch
@@ -22,6 +22,7 @@ from ckptvcs.train.watch import Place, Watch
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from ckptvcs.domain.calibration import Recorded
     from ckptvcs.domain.checkpoint import Checkpoint
     from ckptvcs.domain.policy import Save
     from ckptvcs.porcelain.commit import Receipt
@@ -328,8 +329,8 @@ class Checkpointer:
             return None
         if revision is not None:
             resume.fork_if_needed(self._saver, found.checkpoint)
-        failed = revision is None and not found.checkpoint.manifest.reason.startswith("on_exit")
-        return self._put_back(found.checkpoint, found.skipped, strict=strict, components=components, failed=failed)
+        past = self._saver.past() if revision is None else None
+        return self._put_back(found.checkpoint, found.skipped, strict=strict, components=components, past=past)
 
     def restore(self, step: int) -> Resumed:
         """Go back to a step of this run, after it diverged, say. The branch keeps what was saved since.
@@ -375,17 +376,14 @@ class Checkpointer:
         *,
         strict: bool,
         components: Sequence[str] | None,
-        failed: bool = False,
+        past: Recorded | None = None,
     ) -> Resumed:
-        if components is not None:
-            self._parts.check_names(components)
-        mine = self._parts.by_name
-        wanted = [*mine, RNG, LOOP] if components is None else list(components)
+        mine, wanted = self._parts.by_name, self._parts.wanted(components)
         resume.require_components(checkpoint, [name for name in wanted if strict and name in mine])
         states, left = resume.put_back(self._saver, checkpoint, mine, wanted, strict=strict)
         loop = states.get(LOOP) or {}
         if "triggers" in loop:
-            self._watch.go_on(loop["triggers"], failed=failed)
+            self._watch.go_on(loop["triggers"], past=past)
         left = resume.restore_generators(states, left)
         return resume.resumed(self._saver, checkpoint, samples=loop.get("samples"), skipped=skipped, left=left)
 

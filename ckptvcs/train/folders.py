@@ -268,11 +268,10 @@ class FolderRun:
 
         Args:
             remembered: from `Watch.remembered_in_save`.
-            named: whether the user named that checkpoint; else a failure is why training goes on, unless it ended there.
+            named: whether the user named that checkpoint; else it is this run that goes on, and the ledger knows its past.
         """
-        assert self.resumed is not None
-        reason = next(c for c in resume.of_the_run(self.saver)).manifest.reason if not named else ""
-        self.watch.go_on(remembered, failed=not named and not reason.startswith("on_exit"))
+        writes = ranks.rank() == 0  # the others do what that one decides
+        self.watch.go_on(remembered, past=self.saver.past() if writes and not named else None)
 
     def went_on(self, step: int, remembered: Any) -> None:
         """Take down that training goes on from a folder that `resume` did not make.
@@ -288,7 +287,7 @@ class FolderRun:
             )
         else:
             self.saver.descend_from(known)
-        self.watch.go_on(remembered, failed=True)
+        self.go_on(remembered, named=False)
 
     def discard_resumed(self) -> None:
         """Remove the folder that `resume` made, which has been read."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ckptvcs.domain import provenance
 from ckptvcs.errors import UsageError
-from ckptvcs.formats.components import EXTRA, is_component_name
+from ckptvcs.formats.components import is_component_name
 from ckptvcs.paths import printable
 from ckptvcs.porcelain import incoming
 from ckptvcs.train import capture, ranks
@@ -101,20 +101,27 @@ class Parts:
         some = {name: part for name, part in self.by_name.items() if name in states}
         return incoming.from_state(
             dict(sorted(states.items())),
-            roles={**{name: self.roles[name] for name in some}, LOOP: EXTRA},
+            roles={name: self.roles[name] for name in some},
             known=capture.hints(some),
             files={**capture.model_files(some), **capture.aux_files(self._aux)},
         )
 
-    def check_names(self, names: Sequence[str]) -> None:
-        """Raise `UsageError` unless each of `names` is one of the parts."""
-        unknown = [name for name in names if name not in self.by_name]
+    def wanted(self, components: Sequence[str] | None) -> list[str]:
+        """The components to put back: those that are named, else all parts, the generators and what the loop remembers.
+
+        Raises:
+            UsageError: a name is that of no part.
+        """
+        if components is None:
+            return [*self.by_name, RNG, LOOP]
+        unknown = [name for name in components if name not in self.by_name]
         if unknown:
             raise UsageError(
                 f"cannot put back '{printable(unknown[0])}'",
                 why=f"no part has that name, only {', '.join(self.by_name)}",
                 next_step="name parts that Checkpointer was given",
             )
+        return list(components)
 
     def check_grade(self, demanded: str | None) -> None:
         """Refuse parts from which training could not go on as well as a policy demands.

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from ckptvcs.domain import calibration
 from ckptvcs.errors import CkptvcsError, NotFound, UsageError
 from ckptvcs.porcelain import commit, ledger, note
 from ckptvcs.porcelain.api import check_params, unwrapped
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
+    from ckptvcs.domain.calibration import Recorded
     from ckptvcs.domain.checkpoint import Checkpoint, CheckpointId
     from ckptvcs.porcelain.commit import Receipt
     from ckptvcs.porcelain.incoming import Incoming
@@ -256,10 +258,20 @@ class Saver:
         self.later(lambda: note.execute(self.repo, note.plan_note(self.repo, revision, metrics, track=self.track)))
 
     def _begin(self) -> None:
-        """Tell the ledger that the run begins, before its first save."""
+        """Tell the ledger that the run begins, once."""
         if self._began is None:
             self._began = time.monotonic()
             self.later(lambda: self._tell("run.start"))
+
+    def past(self) -> Recorded | None:
+        """What the ledger recorded of this run until now, this start included; None if it cannot be read."""
+        self._begin()
+        self.wait()
+        try:
+            return calibration.of_events(ledger.events(self.repo, ops=calibration.OPS), run=self.run)
+        except CkptvcsError as err:
+            _log.warning("the past of run '%s' cannot be read: %s", self.run, err)
+            return None
 
     def end(self, how: str, step: int | None) -> None:
         """Tell the ledger that the run has ended, if it saved anything.

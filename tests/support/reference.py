@@ -206,6 +206,32 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
         ("", "format", "its format"),
         ("", "dry_run", "whether nothing was done"),
     ],
+    "policy show": [("", "...", "all [keys](configuration.md#keys) of the configuration")],
+    "policy calibrate": [
+        ("", "source", "`ledger`, or `checkpoints` where that tells of no run"),
+        ("", "saves", "how many saves there were whose cost is known"),
+        ("", "runs", "how many runs"),
+        ("", "starts", "how often they were started"),
+        ("", "failures", "how often training was broken off or ended with an exception"),
+        ("", "preemptions", "how often it was preempted"),
+        ("", "uptime_s", "seconds of training"),
+        ("", "cost_median_s", "seconds that a save took from training; null if that is not known, as below"),
+        ("", "cost_p90_s", "what nine of ten saves did not exceed"),
+        ("", "duration_median_s", "seconds until a save was durable"),
+        ("", "duration_p90_s", "what nine of ten saves did not exceed"),
+        ("", "mtbf_s", "mean seconds between failures that is reckoned with"),
+        ("", "mtbf_low_s", "it is at least that, with 95 % confidence"),
+        ("", "mtbf_high_s", "it is at most that, with 95 % confidence; null without a failure"),
+        ("", "overhead", "the part of the work that saves may cost"),
+        ("", "young_s", "the interval of Young"),
+        ("", "daly_s", "the interval of Daly"),
+        ("", "budget_s", "the shortest interval within the overhead"),
+        ("", "interval_s", "the proposal: seconds of work between two saves"),
+        ("", "lost", "the part of the time that is then lost to saves and to work done again"),
+        ("", "now_s", "median seconds between two saves until now"),
+        ("", "lost_now", "the part of the time that is lost with them"),
+        ("", "save", "what can be written into `ckpt.yaml`"),
+    ],
     "doctor": [("", "findings", "a list of `what`, `why`, `next_step`; empty if all is well")],
     "completion": [("", "shell", "the shell"), ("", "script", "the script")],
 }
@@ -252,8 +278,15 @@ def cli_page() -> str:
         for verb in verbs:
             command = cli.get_command(context, verb)
             assert command is not None
-            parts += verb_parts(verb, command)
+            parts += group_parts(verb, command) if isinstance(command, click.Group) else verb_parts(verb, command)
     return page("Command line", *parts)
+
+
+def group_parts(verb: str, group: click.Group) -> Iterator[str]:
+    yield f"### ckpt {verb}"
+    yield inspect.cleandoc(str(group.help))
+    for name, command in group.commands.items():
+        yield from verb_parts(f"{verb} {name}", command)
 
 
 def verb_parts(verb: str, command: click.Command) -> Iterator[str]:
@@ -435,6 +468,11 @@ def worded(*, as_json: bool) -> str:
 
 
 # Values that the public methods return: where they are, and in which order the page has them.
+FACES = [
+    ("ckptvcs.train.transformers", "CkptCallback"),
+    ("ckptvcs.train.accelerate", "CkptAccelerate"),
+]
+
 VALUES = [
     ("ckptvcs.porcelain.commit", "Receipt"),
     ("ckptvcs.train.resume", "Resumed"),
@@ -465,6 +503,7 @@ def python_page() -> str:
         *class_parts(ckptvcs.Repo),
         "## Checkpointer",
         *class_parts(ckptvcs.Checkpointer),
+        *(part for module, name in FACES for part in face_parts(module, name)),
         "## load",
         *function_parts("ckptvcs.load", ckptvcs.load),
         "## Errors",
@@ -488,6 +527,22 @@ def class_parts(cls: type) -> Iterator[str]:
             yield from function_parts(f"{cls.__name__}.{name}", function)
 
 
+def face_parts(module: str, name: str) -> Iterator[str]:
+    """A class that a framework calls: what users call of it, and what it is given."""
+    cls = getattr(import_module(module), name)
+    yield f"## {name}"
+    yield "For who has the framework installed; it is not among the names of `ckptvcs` itself."
+    yield fenced(signature(f"{module}.{name}", cls), "python")
+    yield from docstring_parts(cls)
+    own = [base for base in cls.__mro__ if base.__module__.startswith("ckptvcs.")]
+    yield table(["attribute", "type", "meaning"], (row for base in own for row in attributes_of(base)))
+    members = {key: member for base in reversed(own) for key, member in vars(base).items()}
+    for key, member in members.items():
+        if not key.startswith(("_", "on_")) and inspect.isfunction(member):
+            yield f"### {name}.{key}"
+            yield from function_parts(f"{name}.{key}", member)
+
+
 def function_parts(name: str, function: Callable[..., Any]) -> Iterator[str]:
     yield fenced(signature(name, function), "python")
     yield from docstring_parts(function)
@@ -499,8 +554,8 @@ def attributes_of(cls: type) -> Iterator[tuple[str, str, str]]:
         if isinstance(member, property) and not name.startswith("_"):
             returned = inspect.signature(member.fget).return_annotation
             yield code(name), code(annotation(returned)), first_sentence(member)
-    (init,) = [n for n in class_node(cls).body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
-    yield from described(init.body, module_source(cls))
+    for init in [n for n in class_node(cls).body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]:
+        yield from described(init.body, module_source(cls))
 
 
 def value_parts(module: str, name: str) -> Iterator[str]:

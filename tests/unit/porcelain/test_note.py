@@ -166,7 +166,7 @@ def test_show_tells_late_metrics_apart_and_log_shows_those_that_count(world: Wor
     shown = world.ckpt("show").out
     assert "metrics:     loss 0.333333\n" in shown
     assert "late:        loss 0.125 (noted " in shown
-    assert ", the full test set)\n" in shown
+    assert " UTC, the full test set)\n" in shown
     document = world.ckpt("show", "--json").json
     assert document["metrics"] == {"loss": 0.125}
     assert document["manifest"]["metrics"] == {"loss": 1 / 3}
@@ -174,6 +174,37 @@ def test_show_tells_late_metrics_apart_and_log_shows_those_that_count(world: Wor
     assert "loss 0.125  " in world.ckpt("log", "-n", "1").out
     assert world.ckpt("log", "--json").json["checkpoints"][0]["metrics"] == {"loss": 0.125}
     assert "loss 0.125" in world.ckpt("branch").out
+
+
+@pytest.mark.parametrize(
+    ("line", "keys"),
+    [
+        ("show", ()),
+        ("log", ("checkpoints", 0)),
+        ("branch", (0, "checkpoint")),
+        ("tag", (0, "checkpoint")),
+        ("status", ("tracks", "model", "checkpoint")),
+        ("diff HEAD~1 HEAD", ("after",)),
+        ("checkout main -n", ("checkpoints", 0)),
+        ("restore HEAD -n", ("checkpoint",)),
+    ],
+)
+def test_every_verb_that_tells_of_a_checkpoint_tells_what_counts(world: World, history, line: str, keys):
+    world.ckpt("tag", "here")
+    world.ckpt("note", "HEAD", "--metric", "loss=0.125")
+
+    document = world.ckpt(*line.split(), "--json").json
+    for key in keys:
+        document = document[key]
+
+    assert document["metrics"] == {"loss": 0.125}
+    assert document["late_metrics"]["loss"]["n"] == 1
+
+
+def test_a_difference_is_that_of_the_metrics_that_count(world: World, history):
+    world.ckpt("note", "HEAD", "--metric", "loss=0.125")
+
+    assert "~ loss  0.5 -> 0.125" in world.ckpt("diff", "HEAD~1", "HEAD").out
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "good", ""])

@@ -237,7 +237,7 @@ def test_where_the_grace_is_too_short_model_and_optimizer_alone_are_saved_and_it
         run(keep, training, range(2, 4))
 
     (manifest,) = manifests(world)
-    assert [c["name"] for c in manifest["components"] if c["role"] != "extra"] == ["model", "optimizer"]
+    assert [c["name"] for c in manifest["components"] if c["role"] != "loop"] == ["model", "optimizer"]
     assert manifest["grade"] == "approximate"
     assert "model and optimizer alone: a whole save takes about 2 s, 1 s are left" in manifest["reason"]
     assert "model and optimizer alone" in caplog.text
