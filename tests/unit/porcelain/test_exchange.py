@@ -187,9 +187,9 @@ def test_weights_under_another_name_come_back_as_safetensors(repo: Repo, out: Pa
     torch.save({"m": torch.ones(3)}, folder / "optimizer.pt")
     receipt = repo.commit(folder)
 
-    repo.export("HEAD", out, format="hf")
+    repo.export("HEAD", out / "folder", format="hf")
 
-    assert torch.equal(load_file(out / f"{name}.safetensors")["w"], torch.arange(4.0))
+    assert torch.equal(load_file(out / "folder" / f"{name}.safetensors")["w"], torch.arange(4.0))
     assert receipt.manifest.grade == ("weights-only" if name == "vision_tower" else "approximate")
 
 
