@@ -44,7 +44,9 @@ def look(triggers: Sequence[Trigger], memory: Memory, moment: Moment) -> tuple[M
     Returns:
         The new memory, and the reasons to save now; none means that no save is asked for. Whoever saves tells `saved`.
     """
-    memory = replaced(_on_clock_of(moment, memory), offers={})
+    # What was measured before of the same step is still true of the state that a save would take.
+    offers = memory.offers if moment.step == memory.step else {}
+    memory = replaced(_on_clock_of(moment, memory), offers=offers)
     reasons: list[str] = []
     for trigger in triggers:
         memory, found = trigger.look(memory, moment)

@@ -17,7 +17,18 @@ EXTRA: Final = "extra"
 """The component that holds the root of the state and all that is no component of its own."""
 
 _ROLES: Final = {
-    "model": ("model", "state_dict", "model_state_dict", "module", "net", "network", "weights", "params", "generator"),
+    "model": (
+        "model",
+        "state_dict",
+        "model_state_dict",
+        "module",
+        "net",
+        "network",
+        "weights",
+        "params",
+        "generator",
+        "adapter_model",
+    ),
     "optimizer": ("optimizer", "optimizer_state_dict", "optimizer_states", "optimizers", "optim", "opt"),
     "scheduler": ("scheduler", "lr_scheduler", "lr_schedulers", "scheduler_state_dict", "schedulers"),
     "rng": ("rng", "rng_state", "rng_states", "random_state", "random_states"),

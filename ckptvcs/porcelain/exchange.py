@@ -220,7 +220,8 @@ def _write_hf(repo: Repository, plan: ExportPlan, tmp: Path) -> None:
     tmp.mkdir()
     for component in manifest.components:
         _keep_files(repo, plan.checkpoint, component, tmp)
-        if component.role == "model" and component.encoding == "tree":
+        was_safetensors = names.get(component.name, "").endswith(".safetensors")
+        if (component.role == "model" or was_safetensors) and component.encoding == "tree":
             _write_weights(_Tensors(repo, plan.checkpoint, component.name), tmp, names.get(component.name, ""))
         elif component.name != EXTRA or not names:
             value = load(

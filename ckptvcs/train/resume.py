@@ -16,7 +16,7 @@ from ckptvcs.train import capture, fit, ranks
 from ckptvcs.train.parts import RNG, own_state
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from ckptvcs.domain.checkpoint import Checkpoint, CheckpointId
     from ckptvcs.train.saver import Saver
@@ -51,13 +51,20 @@ class Found:
     skipped: tuple[str, ...]
 
 
-def find(saver: Saver, revision: str | None, needed: Collection[str]) -> Found | None:
+def find(
+    saver: Saver,
+    revision: str | None,
+    needed: Collection[str] = (),
+    *,
+    refuse: Callable[[Checkpoint], None] = lambda _: None,
+) -> Found | None:
     """Find the checkpoint to go on from.
 
     Args:
         saver: of the run.
         revision: any revision; None for the newest checkpoint of the run that is whole.
         needed: components without which an older checkpoint is taken, and it is said why.
+        refuse: raises `FormatError` for a checkpoint that is whole and cannot be used all the same.
 
     Returns:
         None if the run has no checkpoint yet.
@@ -68,13 +75,15 @@ def find(saver: Saver, revision: str | None, needed: Collection[str]) -> Found |
     if revision is not None:
         checkpoint = require_checkpoint(saver.repo, revision, saver.track)
         saver.repo.objects.check(ref_of(file) for file in checkpoint.manifest.all_files())
+        refuse(checkpoint)
         return Found(checkpoint=checkpoint, skipped=())
     skipped: list[str] = []
     problem: CkptvcsError | None = None
-    for checkpoint in _of_the_run(saver):
+    for checkpoint in of_the_run(saver):
         try:
             saver.repo.objects.check(ref_of(file) for file in checkpoint.manifest.all_files())
             require_components(checkpoint, needed)
+            refuse(checkpoint)
         except (IntegrityError, FormatError) as err:
             problem = problem or err
             skipped.append(f"step {checkpoint.manifest.step} ({checkpoint.id[:10]}): {err}")
@@ -95,7 +104,7 @@ def find(saver: Saver, revision: str | None, needed: Collection[str]) -> Found |
 
 def fork_if_needed(saver: Saver, checkpoint: Checkpoint) -> None:
     """Leave the branch of the run to its newer checkpoints, if it has some: what follows goes to a new branch."""
-    newest = next(_of_the_run(saver), None)
+    newest = next(of_the_run(saver), None)
     if newest is not None and newest.id != checkpoint.id:
         before = saver.branch
         saver.fork()
@@ -108,7 +117,8 @@ def fork_if_needed(saver: Saver, checkpoint: Checkpoint) -> None:
         )
 
 
-def _of_the_run(saver: Saver) -> Iterator[Checkpoint]:
+def of_the_run(saver: Saver) -> Iterator[Checkpoint]:
+    """The checkpoints of this run, newest first."""
     tip = saver.repo.history.tip(f"refs/heads/{saver.branch}")
     if tip is None:
         return

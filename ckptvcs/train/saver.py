@@ -52,6 +52,8 @@ class Facts:
     epoch: float | None = None
     message: str | None = None
     reason: str = "manual"
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Hyperparameters, beside those of the run, which go before."""
     grade_at_most: str | None = None
     """What the grade is at most, where the caller knows that the state is not all there."""
 
@@ -171,7 +173,7 @@ class Saver:
             step=None if facts.step is None else int(facts.step),
             epoch=facts.epoch,
             metrics={name: metric(name, value) for name, value in facts.metrics.items()},
-            params=self._params,
+            params={**check_params(facts.params), **self._params},
             versions=self._data,
             reason=facts.reason,
             seeds=capture.seeds(),

@@ -30,7 +30,14 @@ class Snapshots:
         self._streams = _Streams()
 
     def take(self, what: Incoming) -> Incoming:
-        """Return the same state over memory of its own. When this returns, the original may change."""
+        """Return the same state over memory of its own. When this returns, the original may change.
+
+        A state that was read from files is copied too, with the files that are kept as they are: they may be changed or
+        removed then.
+
+        Raises:
+            Conflict: a file was changed while it was read.
+        """
         used: dict[tuple[str, str], torch.Tensor] = {}
         components = []
         for component in what.components:
@@ -41,7 +48,9 @@ class Snapshots:
             components.append(replace(component, leaves=leaves))
         self._buffers = used  # what is not needed any more goes
         self._streams.hold_back()
-        return replace(what, components=tuple(components))
+        files = {path: file if isinstance(file, bytes) else file.read_bytes() for path, file in what.files.items()}
+        what.check_unchanged()
+        return replace(what, components=tuple(components), files=files, watched={})
 
     def _buffer(self, component: str, name: str, leaf: Leaf) -> torch.Tensor:
         known, pinned = self._buffers.get((component, name)), leaf.on_device is not None

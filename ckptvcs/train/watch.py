@@ -58,19 +58,22 @@ class Watch:
     ) -> tuple[str, ...]:
         """Say why the state should be saved now; empty if it should not.
 
+        It may be asked more than once about one step, each time with what was measured since.
+
         Args:
             step: the optimizer step that was made.
             epoch: the epoch.
             metrics: as they are now.
             busy: whether a save is under way.
         """
+        again = self._moment is not None and self._moment.step == step
         self._moment = triggers.Moment(
             step=step,
             time_s=self._clock() - self._began,
             epoch=epoch,
             metrics=metrics,
             events=frozenset(self._events),
-            save_cost_s=self._cost.tick(busy=busy),
+            save_cost_s=None if again else self._cost.tick(busy=busy),
         )
         self._events.clear()
         self._memory, reasons = triggers.look(self._triggers, self._memory, self._moment)
@@ -88,6 +91,12 @@ class Watch:
     def remembered(self) -> dict[str, Any]:
         """All that the triggers remember, as plain values for a checkpoint."""
         return self._memory.to_plain()
+
+    def remembered_in_save(self) -> dict[str, Any]:
+        """The same as it will be when the state of the last step is saved: for who writes it down before that is certain."""
+        if self._moment is None:
+            return self.remembered()
+        return triggers.saved(self._memory, self._moment, None).to_plain()
 
     def go_on(self, remembered: Any, *, past: Recorded | None) -> None:
         """Go on with what the triggers remembered when a checkpoint was saved.

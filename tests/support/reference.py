@@ -468,6 +468,11 @@ def worded(*, as_json: bool) -> str:
 
 
 # Values that the public methods return: where they are, and in which order the page has them.
+FACES = [
+    ("ckptvcs.train.transformers", "CkptCallback"),
+    ("ckptvcs.train.accelerate", "CkptAccelerate"),
+]
+
 VALUES = [
     ("ckptvcs.porcelain.commit", "Receipt"),
     ("ckptvcs.train.resume", "Resumed"),
@@ -498,6 +503,7 @@ def python_page() -> str:
         *class_parts(ckptvcs.Repo),
         "## Checkpointer",
         *class_parts(ckptvcs.Checkpointer),
+        *(part for module, name in FACES for part in face_parts(module, name)),
         "## load",
         *function_parts("ckptvcs.load", ckptvcs.load),
         "## Errors",
@@ -521,6 +527,22 @@ def class_parts(cls: type) -> Iterator[str]:
             yield from function_parts(f"{cls.__name__}.{name}", function)
 
 
+def face_parts(module: str, name: str) -> Iterator[str]:
+    """A class that a framework calls: what users call of it, and what it is given."""
+    cls = getattr(import_module(module), name)
+    yield f"## {name}"
+    yield "For who has the framework installed; it is not among the names of `ckptvcs` itself."
+    yield fenced(signature(f"{module}.{name}", cls), "python")
+    yield from docstring_parts(cls)
+    own = [base for base in cls.__mro__ if base.__module__.startswith("ckptvcs.")]
+    yield table(["attribute", "type", "meaning"], (row for base in own for row in attributes_of(base)))
+    members = {key: member for base in reversed(own) for key, member in vars(base).items()}
+    for key, member in members.items():
+        if not key.startswith(("_", "on_")) and inspect.isfunction(member):
+            yield f"### {name}.{key}"
+            yield from function_parts(f"{name}.{key}", member)
+
+
 def function_parts(name: str, function: Callable[..., Any]) -> Iterator[str]:
     yield fenced(signature(name, function), "python")
     yield from docstring_parts(function)
@@ -532,8 +554,8 @@ def attributes_of(cls: type) -> Iterator[tuple[str, str, str]]:
         if isinstance(member, property) and not name.startswith("_"):
             returned = inspect.signature(member.fget).return_annotation
             yield code(name), code(annotation(returned)), first_sentence(member)
-    (init,) = [n for n in class_node(cls).body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
-    yield from described(init.body, module_source(cls))
+    for init in [n for n in class_node(cls).body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]:
+        yield from described(init.body, module_source(cls))
 
 
 def value_parts(module: str, name: str) -> Iterator[str]:

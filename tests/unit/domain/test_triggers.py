@@ -218,6 +218,26 @@ def test_on_improvement_fires_when_a_metric_is_better_than_what_is_saved(rule, v
     assert list(run(save, losses(*values))) == expected
 
 
+def test_one_step_may_be_told_piece_by_piece():
+    save = Save(
+        every_n_steps=5,
+        on_improvement=Improvement(monitor="val_loss", mode="min"),
+        on_plateau=Plateau(monitor="loss", mode="min", patience=2),
+    )
+    triggers, memory = triggers_of(save), Memory()
+    pieces = [{}, {"loss": 1.0}, {"val_loss": 0.5}, {"other": 0.1}]
+
+    reasons = []
+    for number, metrics in enumerate(pieces):
+        memory, found = look(triggers, memory, Moment(step=5, time_s=float(number), metrics=metrics))
+        reasons.append(found)
+    memory = saved(memory, Moment(step=5, time_s=4.0), None)
+
+    assert reasons == [("every_n_steps: 5",), (), ("on_improvement: val_loss first value -> 0.5",), ()]
+    assert memory.bests["min val_loss"].value == 0.5, "what was measured before the last piece is in the checkpoint too"
+    assert memory.stretches["min loss"].count == 0, "and counts once"
+
+
 def test_on_improvement_says_from_what_to_what():
     found = run(Save(on_improvement=Improvement(monitor="val_loss")), losses(0.31, 0.29))
 

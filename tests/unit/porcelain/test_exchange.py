@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from ckptvcs import Repo
 from ckptvcs.errors import (
@@ -143,8 +143,6 @@ def test_what_safetensors_cannot_hold_is_named(repo: Repo, out: Path, tensor: to
 
 
 def test_words_of_the_header_come_back(repo: Repo, out: Path, tmp_path: Path):
-    from safetensors.torch import save_file
-
     save_file({"w": torch.ones(1)}, tmp_path / "theirs.safetensors", metadata={"format": "pt", "who": "é"})
     repo.commit(tmp_path / "theirs.safetensors")
 
@@ -181,9 +179,21 @@ def test_large_weights_are_split_with_an_index(repo: Repo, out: Path, monkeypatc
     assert max(sizes) < 10_000
 
 
-def test_files_beside_the_weights_come_back(repo: Repo, out: Path, tmp_path: Path):
-    from safetensors.torch import save_file
+@pytest.mark.parametrize("name", ["adapter_model", "model_1", "vision_tower"])
+def test_weights_under_another_name_come_back_as_safetensors(repo: Repo, out: Path, tmp_path: Path, name: str):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    save_file({"w": torch.arange(4.0)}, folder / f"{name}.safetensors")
+    torch.save({"m": torch.ones(3)}, folder / "optimizer.pt")
+    receipt = repo.commit(folder)
 
+    repo.export("HEAD", out / "folder", format="hf")
+
+    assert torch.equal(load_file(out / "folder" / f"{name}.safetensors")["w"], torch.arange(4.0))
+    assert receipt.manifest.grade == ("weights-only" if name == "vision_tower" else "approximate")
+
+
+def test_files_beside_the_weights_come_back(repo: Repo, out: Path, tmp_path: Path):
     theirs = tmp_path / "theirs"
     (theirs / "sub").mkdir(parents=True)
     save_file({"w": torch.ones(2)}, theirs / "model.safetensors")

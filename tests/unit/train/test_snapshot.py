@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from ckptvcs import Repo
+from ckptvcs.errors import Conflict
 from ckptvcs.porcelain import commit, incoming
 from ckptvcs.porcelain.describe import Options
 from ckptvcs.porcelain.repo import Repository
@@ -166,3 +170,35 @@ def test_what_is_no_tensor_is_passed_on():
         before.hints,
         before.facts,
     )
+
+
+def folder(tmp_path: Path) -> Path:
+    """A folder as Hugging Face's libraries write them."""
+    path = tmp_path / "folder"
+    path.mkdir()
+    safetensors.torch.save_file({"w": torch.arange(1000.0)}, path / "model.safetensors")
+    torch.save({"m": torch.ones(3)}, path / "optimizer.pt")
+    (path / "config.json").write_text('{"a": 1}')
+    return path
+
+
+def test_a_folder_may_be_emptied_and_removed_as_soon_as_the_copy_is_taken(world: World, tmp_path: Path):
+    path = folder(tmp_path)
+
+    what = Snapshots().take(incoming.from_path(path))
+    for file in path.iterdir():
+        file.write_bytes(b"")
+    shutil.rmtree(path)
+
+    loaded = committed(world, what)
+    assert torch.equal(loaded["model"]["w"], torch.arange(1000.0))
+    assert torch.equal(loaded["optimizer"]["m"], torch.ones(3))
+    assert (world.root / "checkpoints/model/model/config.json").read_text() == '{"a": 1}'
+
+
+def test_a_folder_that_changes_while_the_copy_is_taken_is_no_state(tmp_path: Path):
+    what = incoming.from_path(folder(tmp_path))
+    safetensors.torch.save_file({"w": torch.zeros(2000)}, tmp_path / "folder/model.safetensors")
+
+    with pytest.raises(Conflict, match="changed or removed while it was read"):
+        Snapshots().take(what)
