@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ckptvcs")
 
-_ASSUMED_BYTES_PER_S = 100e6
-"""What a save is taken to write in a second as long as none was measured: a slow disk."""
-
-
 class Checkpointer:
     """Commits the state of a training loop to the branch of its run.
 
@@ -239,11 +235,8 @@ class Checkpointer:
         raise Preempted(why, receipt, status)
 
     def _expected_s(self) -> float:
-        """How long a whole save will take, from the last one, or else from the size of the state."""
-        last = self._saver.last
-        if last is not None:
-            return last.seconds
-        return capture.nbytes(self._state(self._parts)) / _ASSUMED_BYTES_PER_S
+        """How long a whole save will take."""
+        return self._saver.expected_s(lambda: capture.nbytes(self._state(self._parts)))
 
     def _save_last(self, reason: str, *, grade: str | None = None) -> None:
         """Save the state of the last step, unless that was done."""

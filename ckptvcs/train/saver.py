@@ -23,7 +23,7 @@ from ckptvcs.train import capture
 from ckptvcs.train.snapshot import Snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 _LOCK_WAIT_S: Final = 600.0
 """A save in the background is in no hurry, and somebody's `dvc push` may hold DVC's lock for minutes."""
+
+_ASSUMED_BYTES_PER_S: Final = 100e6
+"""What a save is taken to write in a second as long as none was measured: a slow disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +181,14 @@ class Saver:
         seconds = time.perf_counter() - began
         self.last = Saved(receipt=receipt, blocked_s=seconds if blocked_s is None else blocked_s, seconds=seconds)
         self._parents = None  # from here on the parent is the last checkpoint of the branch
+
+    def expected_s(self, nbytes: Callable[[], int]) -> float:
+        """How long a whole save will take, in seconds: as the last one did, else by the size of the state.
+
+        Args:
+            nbytes: tells the size; asked only if nothing was saved yet.
+        """
+        return self.last.seconds if self.last is not None else nbytes() / _ASSUMED_BYTES_PER_S
 
     @property
     def receipt(self) -> Receipt | None:

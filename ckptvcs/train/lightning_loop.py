@@ -1,0 +1,76 @@
+"""What `CkptCallback` has to know of the inside of Lightning's training loop, and nothing else does."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ckptvcs.domain import provenance
+from ckptvcs.errors import UsageError
+from ckptvcs.train.saver import metric
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ckptvcs.train.flavour import Trainer
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Whether the loop is about to validate, after the batch that just ended.
+
+    Lightning has no public word for it. A state that is saved before a validation is not gone on from as it went: the
+    validation would be left out.
+    """
+    loop: Any = trainer.fit_loop
+    return bool(trainer.enable_validation and loop.epoch_loop._should_check_val_fx(loop._data_fetcher))
+
+
+def begin_epoch(trainer: Trainer) -> None:
+    """Make a loop that was put back to a place between two epochs begin the next one as any other.
+
+    Lightning takes every restart for one in the middle of an epoch: it would not make a new pass over the data.
+    """
+    loop: Any = trainer.fit_loop
+    loop.restarting = False
+    for part in (loop, loop.epoch_loop):
+        part._resuming_from_checkpoint = False
+
+
+def unclaimed(signals: Sequence[str]) -> list[str]:
+    """The signals that are ours to handle: not those with which SLURM tells Lightning to requeue the job."""
+    return [
+        name
+        for name in signals
+        if name == "SIGTERM"
+        or not type(signal.getsignal(signal.Signals[name])).__module__.endswith("signal_connector")
+    ]
+
+
+def figures(trainer: Trainer) -> dict[str, int | float | str]:
+    """The metrics that were logged, those that are numbers."""
+    metrics = trainer.callback_metrics.items()
+    return {name: metric(name, value) for name, value in metrics if torch.as_tensor(value).numel() == 1}
+
+
+def batch_size(batch: Any) -> int:
+    """How many samples a batch holds: the length of its first tensor; 0 if there is none."""
+    if isinstance(batch, torch.Tensor):
+        return batch.shape[0] if batch.ndim else 1
+    inner = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (list, tuple)) else ()
+    return next((size for item in inner if (size := batch_size(item))), 0)
+
+
+def check_demand(demanded: str | None, grade: str) -> None:
+    """Refuse to save less than a policy demands.
+
+    Raises:
+        UsageError: training could not go on from it as well as that.
+    """
+    if demanded is not None and provenance.at_most(demanded, grade) != demanded:
+        raise UsageError(
+            f"this state is resumable {grade}, and the policy demands {demanded}",
+            why="a data loader cannot tell its place in the middle of an epoch, or the time was too short for all of it",
+            next_step="use torchdata's StatefulDataLoader, save at the end of epochs, or change 'save.grade' in ckpt.yaml",
+        )
