@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ckptvcs")
 
+
 class Checkpointer:
     """Commits the state of a training loop to the branch of its run.
 

@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or (
-    find_spec("lightning") is not None and ("lightning.pytorch" in sys.modules or "pytorch_lightning" not in sys.modules)
+    find_spec("lightning") is not None
+    and ("lightning.pytorch" in sys.modules or "pytorch_lightning" not in sys.modules)
 ):
     from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
     from lightning.pytorch import LightningModule, Trainer

@@ -16,10 +16,19 @@ from ckptvcs.porcelain.config import save_policy
 from ckptvcs.train import capture, ranks, resume
 from ckptvcs.train.flavour import ModelCheckpoint
 from ckptvcs.train.lightning_io import OWN, CkptIO, Order, read_pointer, url, write_pointer
-from ckptvcs.train.lightning_loop import batch_size, begin_epoch, check_demand, figures, unclaimed, validation_follows
+from ckptvcs.train.lightning_loop import (
+    batch_size,
+    begin_epoch,
+    check_demand,
+    figures,
+    go_on_as_ever,
+    is_fetched_ahead,
+    make_loaders_replay,
+    unclaimed,
+    validation_follows,
+)
 from ckptvcs.train.parts import RNG, own_state
 from ckptvcs.train.preemption import Preempted, Preemption
-from ckptvcs.train.replay import replaying, tells_its_place
 from ckptvcs.train.saver import Facts
 from ckptvcs.train.watch import Watch
 
@@ -72,7 +81,7 @@ class CkptCallback(ModelCheckpoint):
         >>> trainer.fit(model, datamodule, ckpt_path="last")
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all by keyword, and most of them seldom
         self,
         *,
         run: str,
@@ -87,17 +96,8 @@ class CkptCallback(ModelCheckpoint):
         asynchronous: bool = True,
         allow_pickle: bool = False,
     ) -> None:
-        self._io = CkptIO(
-            run=run,
-            repo=repo,
-            branch=branch,
-            track=track,
-            params=params,
-            data=data,
-            aux=aux,
-            asynchronous=asynchronous,
-            allow_pickle=allow_pickle,
-        )
+        given = {"branch": branch, "track": track, "params": params, "data": data, "aux": aux}
+        self._io = CkptIO(run=run, repo=repo, asynchronous=asynchronous, allow_pickle=allow_pickle, **given)
         saver = self._io.saver
         # Where Lightning looks for `ckpt_path="last"`: all that it finds there is a note that says what that means.
         super().__init__(dirpath=saver.repo.private / "lightning" / saver.track / saver.branch, save_top_k=0)
@@ -108,12 +108,14 @@ class CkptCallback(ModelCheckpoint):
         self._found: dict[str, Any] | None = None
         """What a checkpoint holds of ours, from when it is loaded until the training goes on."""
         self._reasons: tuple[str, ...] = ()
-        self._step: int | None = None
-        """The newest optimizer step that was made."""
+        self._step = 0
+        self._moved = False
+        """Whether an optimizer step was made since the training began or went on."""
         self._accumulating = False
         self._saved: int | None = None
         self._samples = 0
-        self._tells_its_place = True
+        self._loaders: list[bool] = []
+        """Whether they can tell their place, one for each loader of the training."""
         self._whole: str | None = None
         """Where the state is whole that is being saved."""
         self._point_to_last(exists=resume.newest_of(saver) is not None)
@@ -175,21 +177,7 @@ class CkptCallback(ModelCheckpoint):
             )
         strategy.checkpoint_io = self._io
         if stage == "fit":
-            self._tells_its_place = True
-            strategy.process_dataloader = self._placing(trainer, type(strategy).process_dataloader)
-
-    def _placing(self, trainer: Trainer, process: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
-        """What prepares a data loader: as the strategy does it, and one for training that can tell its place."""
-
-        def prepared(loader: Any) -> Any:
-            loader = process(trainer.strategy, loader)
-            if not trainer.training:
-                return loader
-            loader = replaying(loader)
-            self._tells_its_place = self._tells_its_place and tells_its_place(loader)
-            return loader
-
-        return prepared
+            self._loaders = make_loaders_replay(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep what is ours until the training goes on: everything before may draw random numbers."""
@@ -198,9 +186,12 @@ class CkptCallback(ModelCheckpoint):
         else:
             self._io.forget()
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.callback_metrics.update((self._found or {}).get("metrics") or {})
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._step = self._saved = None
-        self._accumulating, self._reasons = False, ()
+        self._step, self._saved = trainer.global_step, None
+        self._moved, self._accumulating, self._reasons = False, False, ()
         notice = self._policy.on_preemption
         self._preemption = Preemption(
             unclaimed(notice.signals) if notice else (),
@@ -216,7 +207,6 @@ class CkptCallback(ModelCheckpoint):
         failed = self._io.settle()
         self._point_to_last(exists=True)
         self._samples = found.get("samples") or 0
-        trainer.callback_metrics.update(found.get("metrics") or {})
         if "triggers" in found:
             self._watch.go_on(found["triggers"], failed=failed)
         if found.get("whole") == EPOCH:
@@ -231,18 +221,19 @@ class CkptCallback(ModelCheckpoint):
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         if self._found is not None:
-            # From here on nothing differs from a training that went through. Lightning would leave out the step of a
-            # ReduceLROnPlateau at the end of this epoch.
-            trainer.fit_loop.restarting = False
+            go_on_as_ever(trainer)
             self._found = None
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
         self._io.raise_failure()
         self._samples += batch_size(batch) * trainer.world_size
         step = trainer.global_step
         self._accumulating, self._step = step == self._step, step
         if self._accumulating:
             return  # the gradients are not in a checkpoint
+        self._moved = True
         self._look(trainer)
         if self._policy.on_exit and 0 < trainer.max_steps <= step:
             self._reasons += ("on_exit",)
@@ -257,12 +248,12 @@ class CkptCallback(ModelCheckpoint):
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Save before the validation is over, if the process is told to end and would not live to see that."""
-        if self._is_within_epoch(trainer) and (end := ranks.any_says(self._preemption.announced())) is not None:
-            if ranks.agreed(_HASTE * self._expected_s(trainer) > self._preemption.left_s()):
-                self._save_and_leave(trainer, None, *end)
+        end = ranks.any_says(self._preemption.announced()) if self._is_within_epoch(trainer) else None
+        if end is not None and ranks.agreed(_HASTE * self._expected_s(trainer) > self._preemption.left_s()):
+            self._save_and_leave(trainer, None, *end)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._step is not None:
+        if self._moved:
             self._look(trainer)
             self._act(trainer, EPOCH)
 
@@ -270,7 +261,7 @@ class CkptCallback(ModelCheckpoint):
         """Do nothing yet: schedulers are still to step, and the state is whole when the next epoch starts."""
 
     def _is_within_epoch(self, trainer: Trainer) -> bool:
-        return trainer.state.fn == "fit" and not trainer.sanity_checking and self._step is not None
+        return trainer.state.fn == "fit" and not trainer.sanity_checking and self._moved
 
     def _look(self, trainer: Trainer) -> None:
         """Ask the policy; what it says is kept until the state is whole."""
@@ -290,7 +281,12 @@ class CkptCallback(ModelCheckpoint):
         reasons, self._reasons = self._reasons, ()
         reasons = tuple(ranks.agreed(() if reasons and self._skips(trainer.global_step) else reasons))
         if reasons:
+            check_demand(self._policy.grade, self._grade(trainer, whole))
             self._save(trainer, whole, "; ".join(reasons))
+
+    def _grade(self, trainer: Trainer, whole: str | None) -> str:
+        placed = whole is not None and all(self._loaders) and not is_fetched_ahead(trainer)
+        return provenance.EXACT if placed or whole == EPOCH else provenance.APPROXIMATE
 
     def _skips(self, step: int) -> bool:
         if self._policy.when_busy != "skip" or not self._io.is_busy:
@@ -301,9 +297,7 @@ class CkptCallback(ModelCheckpoint):
     def _save(
         self, trainer: Trainer, whole: str | None, reason: str, *, alone: bool = False, grade: str | None = None
     ) -> None:
-        exact = whole == EPOCH or (whole is not None and self._tells_its_place)
-        grade = grade or (provenance.EXACT if exact else provenance.APPROXIMATE)
-        check_demand(self._policy.grade, grade)
+        grade = grade or self._grade(trainer, whole)
         self._io.teardown()
         self._point_to_last(exists=self.last_saved is not None or self._found is not None)
         self._watch.saving()
@@ -341,26 +335,19 @@ class CkptCallback(ModelCheckpoint):
         alone = bool(ranks.agreed(needed_s > left_s))
         if alone:
             note = f"; model and optimizer alone: a whole save takes about {needed_s:.0f} s, {left_s:.0f} s are left"
-        step = trainer.global_step
-        self._save(
-            trainer,
-            whole,
-            f"on_preemption: {why}{note}",
-            alone=alone,
-            grade=provenance.APPROXIMATE if alone else None,
-        )
+        step, grade = trainer.global_step, provenance.APPROXIMATE if alone else None
+        self._save(trainer, whole, f"on_preemption: {why}{note}", alone=alone, grade=grade)
         receipt = self.wait_until_finished()
         self._preemption.remove()
         _log.warning("%s announced the end%s: step %s is saved, the process ends", why, note, step)
         raise Preempted(why, receipt, status)
 
     def _expected_s(self, trainer: Trainer) -> float:
-        return self._io.saver.expected_s(
-            lambda: capture.nbytes([trainer.model.state_dict(), *(o.state_dict() for o in trainer.optimizers)])
-        )
+        parts = [trainer.lightning_module, *trainer.optimizers]
+        return self._io.saver.expected_s(lambda: capture.nbytes([part.state_dict() for part in parts]))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._step is not None:
+        if self._moved:
             self._look(trainer)
             if self._policy.on_exit and self._saved != trainer.global_step:
                 self._reasons += ("on_exit",)
@@ -372,11 +359,11 @@ class CkptCallback(ModelCheckpoint):
         """Save what there is, if the policy says so. What else goes wrong is told: the exception is the one to raise."""
         self._preemption.remove()
         try:
+            new = self._moved and self._saved != trainer.global_step
             # One rank alone cannot save: the others are not here to give their part.
-            if self._policy.on_exception and not isinstance(exception, Preempted) and trainer.world_size == 1:
-                if self._step is not None and self._saved != trainer.global_step:
-                    reason = f"on_exception: {type(exception).__name__}"
-                    self._save(trainer, None, reason, grade=provenance.APPROXIMATE)
+            if self._policy.on_exception and new and trainer.world_size == 1 and not isinstance(exception, Preempted):
+                reason = f"on_exception: {type(exception).__name__}"
+                self._save(trainer, None, reason, grade=provenance.APPROXIMATE)
         except Exception:  # noqa: BLE001 - it is logged
             _log.exception("the state could not be saved after %s", type(exception).__name__)
         try:

@@ -16,6 +16,7 @@ from ckptvcs.porcelain import incoming
 from ckptvcs.porcelain.load import load
 from ckptvcs.train import capture, resume
 from ckptvcs.train.flavour import CheckpointIO, TorchCheckpointIO
+from ckptvcs.train.parts import RNG
 from ckptvcs.train.saver import Facts, Saver
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ _SCHEME: Final = re.compile(r"ckpt:/{1,2}(?=[^/])")  # `Path` makes one slash of
 _POINTER_BYTES: Final = 1000
 _NEEDED: Final = ("state_dict", "optimizer_states")
 """Components without which a training cannot go on."""
-_ENOUGH: Final = ("epoch", "global_step", "pytorch-lightning_version", "loops", "lr_schedulers", *_NEEDED)
-"""The entries of a checkpoint that are saved where there is no time for the others; the first ones are tiny."""
+_ENOUGH: Final = ("epoch", "global_step", "pytorch-lightning_version", "loops", "lr_schedulers", RNG, OWN, *_NEEDED)
+"""The entries of a checkpoint that are saved where there is no time for the others; the first ones are small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +161,9 @@ class CkptIO(CheckpointIO):
 
     def _commit(self, checkpoint: dict[str, Any], order: Order) -> Receipt | None:
         self.settle()
-        state = {key: checkpoint[key] for key in checkpoint if not order.alone or key in _ENOUGH}
+        state = checkpoint
+        if order.alone:
+            state = {key: checkpoint[key] for key in checkpoint if key in _ENOUGH} | {"callbacks": {}}
         return self.saver.save(self._incoming(state), order.facts)
 
     def _incoming(self, state: dict[str, Any]) -> Incoming:

@@ -9,12 +9,35 @@ import torch
 
 from ckptvcs.domain import provenance
 from ckptvcs.errors import UsageError
+from ckptvcs.train.replay import replaying, tells_its_place
 from ckptvcs.train.saver import metric
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ckptvcs.train.flavour import Trainer
+
+
+def make_loaders_replay(trainer: Trainer) -> list[bool]:
+    """Let every data loader for training be one that can tell its place, where it is a `DataLoader`.
+
+    The strategy is what sees each loader last, before the first batch is taken.
+
+    Returns:
+        Grows with each loader that is made ready: whether it can tell its place.
+    """
+    strategy, told = trainer.strategy, list[bool]()
+    process = type(strategy).process_dataloader
+
+    def prepared(loader: Any) -> Any:
+        loader = process(strategy, loader)
+        if trainer.training:
+            loader = replaying(loader)
+            told.append(tells_its_place(loader))
+        return loader
+
+    vars(strategy)["process_dataloader"] = prepared
+    return told
 
 
 def validation_follows(trainer: Trainer) -> bool:
@@ -32,10 +55,24 @@ def begin_epoch(trainer: Trainer) -> None:
 
     Lightning takes every restart for one in the middle of an epoch: it would not make a new pass over the data.
     """
-    loop: Any = trainer.fit_loop
-    loop.restarting = False
-    for part in (loop, loop.epoch_loop):
-        part._resuming_from_checkpoint = False
+    go_on_as_ever(trainer)
+    trainer.fit_loop._resuming_from_checkpoint = False
+
+
+def go_on_as_ever(trainer: Trainer) -> None:
+    """Make a loop forget that it was put back.
+
+    It would leave out the step of a ReduceLROnPlateau at the end of this epoch. `fit_loop.restarting = False` alone does not
+    do it: where `max_steps` is given, that sets it to true.
+    """
+    trainer.fit_loop._restarting = False
+    trainer.fit_loop.epoch_loop.restarting = False
+
+
+def is_fetched_ahead(trainer: Trainer) -> bool:
+    """Whether the trainer took a batch that it did not train on, as it does where a loader does not know its length."""
+    fetcher: Any = trainer.fit_loop._data_fetcher
+    return bool(getattr(fetcher, "batches", None))
 
 
 def unclaimed(signals: Sequence[str]) -> list[str]:
@@ -43,8 +80,7 @@ def unclaimed(signals: Sequence[str]) -> list[str]:
     return [
         name
         for name in signals
-        if name == "SIGTERM"
-        or not type(signal.getsignal(signal.Signals[name])).__module__.endswith("signal_connector")
+        if name == "SIGTERM" or not type(signal.getsignal(signal.Signals[name])).__module__.endswith("signal_connector")
     ]
 
 

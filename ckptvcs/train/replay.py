@@ -37,7 +37,7 @@ def replaying(loader: Any) -> Any:
     return able
 
 
-class _Replaying(DataLoader[Any]):
+class _Replaying(DataLoader[Any]):  # type: ignore[misc] # mypy does not look into torch
     """What a loader is given; a mixin, so that it stays what it is for all who ask."""
 
     _pass: _Pass | None = None
@@ -51,7 +51,8 @@ class _Replaying(DataLoader[Any]):
         return self._pass
 
     def from_the_start(self) -> Iterator[Any]:
-        return super().__iter__()
+        batches: Iterator[Any] = super().__iter__()
+        return batches
 
     def state_dict(self) -> dict[str, Any]:
         return self._pass.state() if self._pass is not None else {}

@@ -69,7 +69,7 @@ class Net(lightning.LightningModule):
         return [optimizer], [
             {"scheduler": cosine, "interval": "step"},
             {"scheduler": exponential, "interval": "epoch"},
-            {"scheduler": plateau, "interval": "epoch", "monitor": "val_loss"},
+            {"scheduler": plateau, "interval": "epoch", "monitor": "val_loss", "strict": False},
         ]
 
 
@@ -84,7 +84,14 @@ def loader_of(kind: str) -> Any:
 
 
 def fit(
-    callback: CkptCallback, kind: str, log: Any, *, pause: float = 0.0, path: str | None = "last", **options: Any
+    callback: CkptCallback,
+    kind: str,
+    log: Any,
+    *,
+    pause: float = 0.0,
+    path: str | None = "last",
+    safe: bool = False,
+    **options: Any,
 ) -> lightning.Trainer:
     """Train to the end from wherever the run stands."""
     warnings.simplefilter("ignore")
@@ -98,7 +105,8 @@ def fit(
         **{"max_epochs": EPOCHS, "accumulate_grad_batches": 2, "val_check_interval": 6, **options},
         callbacks=[callback],
     )
-    trainer.fit(Net(log, pause), loader_of(kind), DataLoader(Noisy(), batch_size=22), ckpt_path=path)
+    data = loader_of(kind), DataLoader(Noisy(), batch_size=22)
+    trainer.fit(Net(log, pause), *data, ckpt_path=path, **({"weights_only": True} if safe else {}))
     return trainer
 
 
