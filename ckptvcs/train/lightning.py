@@ -23,8 +23,10 @@ from ckptvcs.train.lightning_loop import (
     figures,
     go_on_as_ever,
     is_fetched_ahead,
+    loaders_of_ranks,
     make_loaders_replay,
     unclaimed,
+    use_own_loaders,
     validation_follows,
 )
 from ckptvcs.train.parts import RNG, own_state
@@ -96,7 +98,7 @@ class CkptCallback(ModelCheckpoint):
         asynchronous: bool = True,
         allow_pickle: bool = False,
     ) -> None:
-        given = {"branch": branch, "track": track, "params": params, "data": data, "aux": aux}
+        given: dict[str, Any] = {"branch": branch, "track": track, "params": params, "data": data, "aux": aux}
         self._io = CkptIO(run=run, repo=repo, asynchronous=asynchronous, allow_pickle=allow_pickle, **given)
         saver = self._io.saver
         # Where Lightning looks for `ckpt_path="last"`: all that it finds there is a note that says what that means.
@@ -183,11 +185,9 @@ class CkptCallback(ModelCheckpoint):
         """Keep what is ours until the training goes on: everything before may draw random numbers."""
         if trainer.state.fn == "fit":
             self._found = {RNG: checkpoint.get(RNG), **(checkpoint.get(OWN) or {})}
+            use_own_loaders(checkpoint, self._found.get("loaders"))
         else:
             self._io.forget()
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        trainer.callback_metrics.update((self._found or {}).get("metrics") or {})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step, self._saved = trainer.global_step, None
@@ -207,6 +207,7 @@ class CkptCallback(ModelCheckpoint):
         failed = self._io.settle()
         self._point_to_last(exists=True)
         self._samples = found.get("samples") or 0
+        trainer.callback_metrics.update(found.get("metrics") or {})
         if "triggers" in found:
             self._watch.go_on(found["triggers"], failed=failed)
         if found.get("whole") == EPOCH:
@@ -323,6 +324,7 @@ class CkptCallback(ModelCheckpoint):
         checkpoint[OWN] = {
             "whole": EPOCH if finished else self._whole,
             "samples": self._samples,
+            "loaders": loaders_of_ranks(checkpoint),
             "triggers": self._watch.remembered(),
             "metrics": {name: value.detach().clone() for name, value in trainer.callback_metrics.items()},
         }
@@ -355,8 +357,12 @@ class CkptCallback(ModelCheckpoint):
         self._preemption.remove()
         self._found = None
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._found is not None:  # there was nothing left to train
+            trainer.callback_metrics.update(self._found.get("metrics") or {})
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save what there is, if the policy says so. What else goes wrong is told: the exception is the one to raise."""
+        """Save what there is, if the policy says so. What else goes wrong is logged; this exception is the one to raise."""
         self._preemption.remove()
         try:
             new = self._moved and self._saved != trainer.global_step
@@ -372,11 +378,7 @@ class CkptCallback(ModelCheckpoint):
             _log.exception("a save in the background failed")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Wait for the save under way.
-
-        Raises:
-            CkptvcsError: it failed.
-        """
+        """Wait for the save under way; raise what went wrong."""
         self._finish()
 
     def _finish(self) -> None:
@@ -393,7 +395,4 @@ class CkptCallback(ModelCheckpoint):
         return type(self).__qualname__
 
     def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Do nothing: what is ours comes with `on_load_checkpoint`."""
+        return {}  # what is ours is added by `on_save_checkpoint`

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from ckptvcs.domain import provenance
 from ckptvcs.errors import UsageError
+from ckptvcs.train import ranks
 from ckptvcs.train.replay import replaying, tells_its_place
 from ckptvcs.train.saver import metric
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ckptvcs.train.flavour import Trainer
 
@@ -38,6 +39,25 @@ def make_loaders_replay(trainer: Trainer) -> list[bool]:
 
     vars(strategy)["process_dataloader"] = prepared
     return told
+
+
+def loaders_of_ranks(checkpoint: Mapping[str, Any]) -> Any:
+    """The places of the data loaders of every rank, where there are several: Lightning keeps those of rank 0 alone."""
+    return ranks.gathered(_places(checkpoint).get(_LOADERS)) if ranks.size() > 1 else None
+
+
+def use_own_loaders(checkpoint: Mapping[str, Any], gathered: Any) -> None:
+    """Let this rank go on at its own place in the data."""
+    own = ranks.own(gathered) if gathered else None
+    if own:
+        _places(checkpoint)[_LOADERS] = own
+
+
+def _places(checkpoint: Mapping[str, Any]) -> Any:
+    return checkpoint["loops"]["fit_loop"]["state_dict"]
+
+
+_LOADERS: Final = "combined_loader"
 
 
 def validation_follows(trainer: Trainer) -> bool:

@@ -16,7 +16,6 @@ from ckptvcs.train.lightning import CkptCallback, CkptIO
 from ckptvcs.train.preemption import Preempted
 from tests.support import lit
 from tests.support.world import World
-from tests.unit.train.conftest import flip
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 EACH = {"every_n_steps": 1, "on_exit": True}
@@ -114,7 +113,7 @@ def test_a_branch_that_was_deleted_is_nothing_to_go_on_with(world: World):
     assert log[0].startswith("train 0 0")
 
 
-def test_a_damaged_checkpoint_is_passed_over(world: World):
+def test_a_damaged_checkpoint_is_passed_over(world: World, flip):
     ck = callback(world)
     fit(ck)
     newest, before = (history(world)[step] for step in (6, 5))
