@@ -6,7 +6,7 @@ CkptvcsError              1   base; raised itself never
 |- NoRepository          10   there is no repository here
 |- Conflict              11   someone was faster or holds it      LockHeld, RefMoved
 |- NotFound              12   no such run or checkpoint
-|- IntegrityError        20   bytes are not what their name says  MissingObject, WrongDigest, BadManifest
+|- IntegrityError        20   bytes are not what their name says  MissingObject, WrongDigest, BadManifest, BadEntry
 |- StorageError          30   a tier is full or does not answer   TierFull, TierReadOnly
 |- FormatError           40   we cannot read or represent this    UnsupportedValue, NewerVersion, HostileInput
 |- Refused               50   possible, but it would lose         WouldOverwrite, Protected, Unsaved
@@ -112,6 +112,10 @@ class WrongDigest(IntegrityError):
 
 class BadManifest(IntegrityError):
     """A manifest or pointer is damaged, or not in canonical form."""
+
+
+class BadEntry(IntegrityError):
+    """An entry of the ledger is damaged, not in canonical form, or not where it belongs in its chain."""
 
 
 class StorageError(CkptvcsError):

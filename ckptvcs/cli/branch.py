@@ -82,5 +82,5 @@ def _checkpoint(ref: Ref) -> str:
         return f"{ref.commit[:10]}  no checkpoint"
     manifest = ref.checkpoint.manifest
     step = f"step {manifest.step}" if manifest.step is not None else ""
-    parts = [ref.checkpoint.id[:10], step, render.listed(dict(list(manifest.metrics.items())[:2]))]
+    parts = [ref.checkpoint.id[:10], step, render.listed(dict(list(ref.checkpoint.metrics.items())[:2]))]
     return "  ".join(part for part in parts if part)

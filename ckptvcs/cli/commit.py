@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ckptvcs.cli.options import dry_run_option, json_option, open_repo, pairs, pickle_option, track_option
+from ckptvcs.cli.options import (
+    dry_run_option,
+    json_option,
+    metrics_of,
+    number,
+    open_repo,
+    pairs,
+    pickle_option,
+    track_option,
+)
 
 if TYPE_CHECKING:
     from ckptvcs.porcelain.commit import CommitPlan, Receipt
@@ -74,10 +83,9 @@ def command(ctx: click.Context, /, *, source: Path, as_json: bool, dry_run: bool
 def _options(options: dict[str, Any]) -> Options:
     import secrets
 
-    from ckptvcs.porcelain.api import check_metrics, check_params
+    from ckptvcs.porcelain.api import check_params
     from ckptvcs.porcelain.describe import Options
 
-    metrics = {key: _number(value) for key, value in pairs(options["metrics"], "--metric").items()}
     params = _params_file(options["params_file"]) if options["params_file"] else {}
     params |= {key: _value(value) for key, value in pairs(options["params"], "--param").items()}
     epoch = options["epoch"]
@@ -91,7 +99,7 @@ def _options(options: dict[str, Any]) -> Options:
         run_id=secrets.token_hex(8),
         step=options["step"],
         epoch=int(epoch) if epoch is not None and epoch == int(epoch) else epoch,
-        metrics=check_metrics(metrics),
+        metrics=metrics_of(options["metrics"]),
         params=check_params(params),
         data=options["data"],
         reason=options["reason"],
@@ -99,21 +107,12 @@ def _options(options: dict[str, Any]) -> Options:
     )
 
 
-def _number(text: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
 def _value(text: str) -> Any:
     """A hyperparameter as JSON says it, else as text: `3e-4` is a number, `adamw` a string."""
     try:
         return json.loads(text)
     except ValueError:
-        return _number(text)
+        return number(text)
     except RecursionError as err:
         raise click.BadParameter("it is nested too deeply", param_hint="--param") from err
 

@@ -51,6 +51,8 @@ def command(
         tips = [checkpoints.locate(repo, revision or "HEAD", track)]
     with waiting.busy("reading the history"):
         found = log.log(repo, tips, track=track, limit=_limit(limit), graph=graph)
+    for text in found.notes:
+        render.note(text)
     if as_json:
         entries = [render.checkpoint_json(entry.checkpoint, entry.names) for entry in found.entries]
         render.answer_json({"checkpoints": entries, "more": found.more})
@@ -92,7 +94,7 @@ def _line(entry: LogEntry) -> str:
         click.style(checkpoint.id[:10], fg="yellow"),
         f"step {manifest.step}" if manifest.step is not None else "",
         render.when(checkpoint.time),
-        render.listed(dict(list(manifest.metrics.items())[:3])),
+        render.listed(dict(list(checkpoint.metrics.items())[:3])),
         manifest.grade,
         render.names_text(entry.names),
         render.text(checkpoint.subject),

@@ -22,6 +22,7 @@ VERBS: Final[dict[str, dict[str, str]]] = {
     "Begin and record": {
         "init": "Make a ckptvcs repository out of this folder.",
         "commit": "Make a checkpoint from a file or folder.",
+        "note": "Note metrics of a checkpoint that come late.",
     },
     "Look": {
         "log": "List checkpoints, newest first.",
@@ -34,9 +35,11 @@ VERBS: Final[dict[str, dict[str, str]]] = {
         "restore": "Make the artifact of a revision appear; HEAD stays.",
         "branch": "List, make or delete branches.",
         "tag": "List, make or delete tags and marks.",
+        "merge": "Make one checkpoint of several: average or merge their weights.",
         "export": "Write a checkpoint for other programs.",
     },
     "Upkeep": {
+        "policy": "Show the policy, and calibrate it by past training.",
         "doctor": "Say what is wrong here, and what mends it.",
         "completion": "Print the script that completes ckpt in a shell.",
     },

@@ -65,3 +65,24 @@ def pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
             raise click.BadParameter(f"'{text}' is not of the form K=V", param_hint=option)
         found[key] = value
     return found
+
+
+def metrics_of(values: tuple[str, ...]) -> dict[str, int | float | str]:
+    """`--metric K=V` options as metrics.
+
+    Raises:
+        UsageError: one is no finite number.
+    """
+    from ckptvcs.porcelain.api import check_metrics
+
+    return check_metrics({key: number(value) for key, value in pairs(values, "--metric").items()})
+
+
+def number(text: str) -> int | float | str:
+    """A number as Python writes it, else the text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ckptvcs.domain.cost import best_interval_s
+from ckptvcs.domain.failures import believed_mtbf_s
 from ckptvcs.domain.moments import Memory, Moment, finite, replaced
 
 FIRST_S: Final = 60.0
@@ -17,12 +18,6 @@ FIRST_S: Final = 60.0
 
 UNKNOWN_S: Final = 600.0
 """The interval for as long as nobody says what saves cost."""
-
-PRIOR_MTBF_S: Final = 24 * 3600.0
-"""What is believed before anything was observed: one failure a day."""
-
-PRIOR_FAILURES: Final = 0.5
-"""How many failures that belief weighs. Little: after a handful of real ones it hardly counts."""
 
 _LEAST_COST_S: Final = 1e-3
 """Nothing is free; without this a save that costs nothing would be taken at every step."""
@@ -40,7 +35,8 @@ class AutoInterval:
     """Mean seconds between failures, where it is stated."""
 
     def look(self, memory: Memory, moment: Moment) -> tuple[Memory, tuple[str, ...]]:
-        memory = with_cost(memory, moment.save_cost_s)
+        if moment.save_cost_s != memory.newest_cost_s:  # else it is the same measurement, which every step tells again
+            memory = with_cost(memory, moment.save_cost_s)
         waited_s = moment.time_s - memory.saved_s
         if memory.cost_s is None:
             due, why = (
@@ -58,22 +54,14 @@ class AutoInterval:
 
 
 def observed_mtbf_s(memory: Memory, now_s: float) -> float:
-    """Mean seconds between failures, as far as they were observed.
-
-    It is the mean of a gamma prior for the rate, turned around: time over failures, where a belief of one failure a day is
-    counted as half a failure in twelve hours.
-    """
-    uptime_s = memory.uptime_s + max(0.0, now_s - memory.started_s)
-    return (PRIOR_FAILURES * PRIOR_MTBF_S + uptime_s) / (PRIOR_FAILURES + memory.failures)
+    """Mean seconds between failures, as far as this run observed them."""
+    return believed_mtbf_s(memory.uptime_s + max(0.0, now_s - memory.started_s), memory.failures)
 
 
 def with_cost(memory: Memory, cost_s: float | None) -> Memory:
-    """The memory with one more measurement of what a save costs.
-
-    A measurement that equals the newest one is the same one told again, which every step does until the next save.
-    """
+    """The memory with one more measurement of what a save takes from training; what cannot be one is passed over."""
     measured = finite(cost_s)
-    if measured is None or measured < 0 or measured == memory.newest_cost_s:
+    if measured is None or measured < 0:
         return memory
     known = memory.cost_s
     smoothed = measured if known is None else known + _WEIGHT * (measured - known)

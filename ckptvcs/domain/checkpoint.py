@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NewType
 
 from ckptvcs.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
+    from ckptvcs.domain.events import Noted
     from ckptvcs.domain.manifest import Manifest
 
 CheckpointId = NewType("CheckpointId", str)
@@ -36,6 +38,13 @@ class Checkpoint:
     author: str
     time: datetime
     """When it was committed."""
+    late: Mapping[str, Noted] = field(default_factory=dict)
+    """What was noted of it later, by metric, where the ledger was looked into; its id does not depend on it."""
+
+    @property
+    def metrics(self) -> dict[str, int | float | str]:
+        """Its metrics: those of the manifest, and the late ones, which override them."""
+        return {**self.manifest.metrics, **{name: noted.value for name, noted in self.late.items()}}
 
 
 def check_track(name: str) -> str:

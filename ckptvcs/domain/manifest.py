@@ -99,17 +99,18 @@ class Manifest(Entry, frozen=True):
 
 def expressible(manifest: Manifest) -> Manifest:
     """The manifest with every value such that JSON and UTF-8 can say it: what they cannot is escaped, or a word."""
-    return msgspec.convert(_expressible(msgspec.to_builtins(manifest)), Manifest)
+    return msgspec.convert(sayable(msgspec.to_builtins(manifest)), Manifest)
 
 
-def _expressible(value: Any) -> Any:
+def sayable(value: Any) -> Any:
+    """A value such that JSON and UTF-8 can say it: what they cannot is escaped, or a word."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
     if isinstance(value, dict):
-        return {_expressible(key): _expressible(item) for key, item in value.items()}
-    return [_expressible(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {sayable(key): sayable(item) for key, item in value.items()}
+    return [sayable(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def to_bytes(manifest: Manifest) -> bytes:

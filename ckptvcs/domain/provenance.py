@@ -64,20 +64,23 @@ class Provenance(Entry, frozen=True):
     command: tuple[str, ...] = ()
 
 
-def grade(roles: Collection[str]) -> str:
+def grade(roles: Collection[str], *, at_most: str | None = None) -> str:
     """How well training can go on from components of these roles.
 
     `exact`: weights, optimizer and random generators; `approximate`: no random generators; `weights-only`: no optimizer.
+
+    Args:
+        roles: what there is.
+        at_most: a grade that it does not surpass; of a merge, whose optimizer never saw its weights, `approximate`.
     """
     if not {"model", "optimizer"} <= set(roles):
         return WEIGHTS_ONLY
-    return EXACT if "rng" in roles else APPROXIMATE
+    return lower_grade(EXACT if "rng" in roles else APPROXIMATE, at_most or EXACT)
 
 
-def at_most(grade: str, limit: str | None) -> str:
+def lower_grade(one: str, other: str) -> str:
     """The lower of two grades."""
-    order = (WEIGHTS_ONLY, APPROXIMATE, EXACT)
-    return grade if limit is None or order.index(grade) <= order.index(limit) else limit
+    return min(one, other, key=(WEIGHTS_ONLY, APPROXIMATE, EXACT).index)
 
 
 _SECRET: Final = re.compile(

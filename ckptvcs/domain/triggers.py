@@ -55,7 +55,7 @@ def look(triggers: Sequence[Trigger], memory: Memory, moment: Moment) -> tuple[M
 
 
 def saved(memory: Memory, moment: Moment, cost_s: float | None) -> Memory:
-    """Be told that a save was taken, for whatever reason.
+    """Be told that a save was taken, for whatever reason. What it returns is the memory that belongs into the checkpoint.
 
     Args:
         memory: what `look` returned for this moment.
@@ -83,6 +83,8 @@ def resumed(memory: Memory, *, failures: int | None = None, uptime_s: float | No
         failures: how often the run was broken off until now, the last time included; one more than the memory knows of if
             None. Give what a ledger counted: two failures without a save in between leave only one trace in the memory.
         uptime_s: seconds that the run was up in all its processes until now; those up to the checkpoint if None.
+
+    `calibration.of_events` gives both from the ledger.
     """
     seen_s = memory.uptime_s + memory.time_s - memory.started_s
     return replaced(

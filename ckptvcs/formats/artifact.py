@@ -7,6 +7,8 @@ Nothing is written here and no tensor is copied: a planned file gives its bytes 
 from __future__ import annotations
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +30,9 @@ INDEX: Final = "model.safetensors.index.json"
 PICKLE: Final = "state.pkl"
 """The file of a component that only pickle could represent."""
 
+_COMPUTED_AT_ONCE: Final = 4
+"""Leaves that are computed at the same time: each may take several times its own size in memory."""
+
 _INDEXED_ROLES: Final = ("model", "ema")
 
 
@@ -48,11 +53,20 @@ class PlannedFile:
 
 def digests(components: Sequence[FlatComponent]) -> dict[tuple[str, str], Digest]:
     """Hash every stored leaf, by (component, name). The one pass over the state that each commit makes."""
-    found = {}
-    for component in components:
-        for name, leaf in component.leaves.items():
-            found[component.name, name] = digest(leaf.read())
-            leaf.release()
+    leaves = {(component.name, name): leaf for component in components for name, leaf in component.leaves.items()}
+    computed = [key for key, leaf in leaves.items() if leaf.stream is not None]
+    found = {key: _digest(leaf) for key, leaf in leaves.items() if leaf.stream is None}
+    if computed:
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, _COMPUTED_AT_ONCE), "ckptvcs-compute") as pool:
+            found |= zip(computed, pool.map(lambda key: _digest(leaves[key]), computed), strict=True)
+    return found
+
+
+def _digest(leaf: Leaf) -> Digest:
+    if leaf.stream is not None:
+        return digest_of_parts(leaf.pieces())  # on this thread alone: the others compute
+    found = digest(leaf.read())
+    leaf.release()
     return found
 
 
@@ -126,8 +140,7 @@ def _shard(
     def chunks() -> Iterator[Buffer]:
         yield head
         for leaf in order:
-            yield leaf.read()
-            leaf.release()
+            yield from leaf.pieces()
 
     return PlannedFile(
         path=f"{component.name}/{file}",

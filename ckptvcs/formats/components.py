@@ -23,6 +23,7 @@ _ROLES: Final = {
     "rng": ("rng", "rng_state", "rng_states", "random_state", "random_states"),
     "scaler": ("scaler", "grad_scaler", "scaler_state_dict"),
     "ema": ("ema", "ema_state_dict", "model_ema", "ema_model", "swa"),
+    "loop": ("loop",),
     "dataloader": ("dataloader", "loader", "train_dataloader", "sampler", "data"),
 }
 _BY_NAME: Final = {name: role for role, names in _ROLES.items() for name in names}

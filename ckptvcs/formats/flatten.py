@@ -156,7 +156,7 @@ def _unique(name: str, *taken: Container[str]) -> str:
 
 # ------------------------------------------------------------------------------------------------- shared memory
 
-_WIDEST: Final = 16
+WIDEST: Final = 16
 """The alignment that the widest element type needs (`C128`)."""
 
 
@@ -234,7 +234,7 @@ def _add_base(first: _Place, start: int, stop: int) -> _Place:
         shape=(size,),
         read=lambda: first.span.read(start, stop),
         release=first.leaf.release,
-        alignment=_WIDEST,
+        alignment=WIDEST,
     )
     name = _unique(f"{first.name}~storage", first.component.leaves, first.component.views)
     first.component.leaves[name] = leaf

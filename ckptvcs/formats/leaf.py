@@ -61,6 +61,16 @@ class Leaf:
     """A contiguous tensor with these very bytes in the memory of an accelerator, for who can copy from there by itself."""
     alignment: int = 0
     """For bytes that tensors of wider types look at: the alignment that those need; 0 is that of the type."""
+    stream: Callable[[], Iterator[Buffer]] | None = None
+    """Gives the same bytes as `read` piece by piece, where they are computed and the whole need not be in memory."""
+
+    digest: str | None = None
+    """The BLAKE3 of the bytes, where it is known without reading them."""
+
+    def pieces(self) -> Iterator[Buffer]:
+        """The bytes, in as many pieces as it takes; `release()` is called behind the last one."""
+        yield from self.stream() if self.stream is not None else (self.read(),)
+        self.release()
 
     @property
     def nbytes(self) -> int:

@@ -61,20 +61,28 @@ class Artifact:
         Raises:
             FormatError: the table and the shard contradict each other.
         """
+        path, start, stop = self.place(component, name)
+        return self._shards[path][0][start:stop]
+
+    def place(self, component: str, name: str) -> tuple[str, int, int]:
+        """Where the bytes of a stored tensor are: the file, the first byte, the byte after the last.
+
+        Raises:
+            FormatError: the table and the shard contradict each other.
+        """
         entry = self.stored(component, name)
         path = f"{component}/{entry.shard}"
         if path not in self._shards:
             view = memoryview(self._open(path)).cast("B")
             self._shards[path] = view, safetensors_file.read_header(view, file=path)
-        view, slots = self._shards[path]
-        slot = slots.get(name)
+        slot = self._shards[path][1].get(name)
         if slot is None or slot.spec != safetensors_file.stored_spec(entry.dtype, entry.shape):
             raise FormatError(
                 f"cannot read tensor '{name}' of '{component}'",
                 why=f"shard '{path}' and '{tree_file.NAME}' contradict each other",
                 next_step="restore the checkpoint again",
             )
-        return view[slot.start : slot.stop]
+        return path, slot.start, slot.stop
 
     def stored(self, component: str, name: str, kind: str | None = None) -> Stored:
         """The table entry of a tensor that has bytes of its own, and is of that kind."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.errors import UsageError
-from ckptvcs.porcelain import checkout, commit, compare, exchange, incoming, load, log, refs, status
+from ckptvcs.porcelain import checkout, commit, compare, exchange, incoming, ledger, load, log, note, refs, status
 from ckptvcs.porcelain.checkpoints import locate, require_checkpoint
 from ckptvcs.porcelain.describe import Options
 from ckptvcs.porcelain.init import execute as execute_init
@@ -98,6 +98,59 @@ class Repo:
         )
         return commit.execute(self._repo, commit.plan(self._repo, what, chosen))
 
+    def note(self, revision: str, metrics: Mapping[str, float], *, message: str | None = None) -> None:
+        """Note metrics of a checkpoint that come late; `@best` counts them, and the checkpoint does not change.
+
+        Args:
+            revision: which checkpoint.
+            metrics: numbers that say how good it is; they go before those that it was made with.
+            message: where they come from.
+
+        Raises:
+            UsageError: there is no metric, or a value is no finite number.
+        """
+        note.execute(self._repo, note.plan_note(self._repo, revision, check_metrics(metrics), message=message))
+
+    def merge(
+        self,
+        *revisions: str,
+        metrics: Mapping[str, float] | None = None,
+        message: str | None = None,
+        branch: str | None = None,
+        track: str | None = None,
+        step: int | None = None,
+        **recipe: Any,
+    ) -> Receipt:
+        """Make one checkpoint of several, whose git parents they all are; tensors are computed while they are written.
+
+        Args:
+            revisions: the checkpoints.
+            metrics: numbers that say how good the outcome is.
+            message: the commit message.
+            branch: the branch; the one that is checked out if it is not given.
+            track: the track; the one of ckpt.yaml if it is not given.
+            step: the step of the outcome.
+            recipe: `method` (`mean`, `weighted`, `ema`, `slerp` or `ties`) and what it takes: `weights`; `decay`; `t`;
+                `base`, `density` and `scale` (lambda); `components` to merge; `rest` (`none` or `first`).
+
+        Raises:
+            FormatError: the models do not match; `error.facts["differences"]` has every difference.
+            Refused: the branch has a checkpoint that would be left behind.
+        """
+        from ckptvcs.domain.recipe import Recipe
+        from ckptvcs.porcelain import merge  # and NumPy with it, which a commit can do without
+
+        chosen = Options(
+            run_id=secrets.token_hex(8),
+            message=message,
+            branch=branch,
+            track=track,
+            metrics=check_metrics(metrics or {}),
+            reason="merge",
+            **check_numbers({"step": step}),
+        )
+        return merge.execute(self._repo, merge.plan(self._repo, revisions, Recipe(**recipe), chosen))
+
     def checkout(self, revision: str, *, new_branch: str | None = None) -> None:
         """Move HEAD to a revision and make its artifact appear in the workspace."""
         checkout.execute(self._repo, checkout.plan_checkout(self._repo, revision, new_branch=new_branch))
@@ -141,7 +194,8 @@ class Repo:
 
     def show(self, revision: str = "HEAD", *, track: str | None = None) -> Checkpoint:
         """The checkpoint that a revision means."""
-        return require_checkpoint(self._repo, revision, track or self._repo.config.track)
+        found = require_checkpoint(self._repo, revision, track or self._repo.config.track)
+        return ledger.with_late(self._repo, found)[0]
 
     def diff(self, before: str, after: str, *, values: bool = False) -> compare.Compared:
         """What changed between two checkpoints."""

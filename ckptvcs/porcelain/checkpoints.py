@@ -10,6 +10,7 @@ from ckptvcs.domain import revisions
 from ckptvcs.domain.checkpoint import Checkpoint
 from ckptvcs.errors import AmbiguousRevision, BadManifest, NotFound, UsageError
 from ckptvcs.paths import printable
+from ckptvcs.porcelain import ledger
 from ckptvcs.storage.dvc.pointer import Pointer, read_pointer
 from ckptvcs.storage.history.repository import HEADS, BlobId, Commit, CommitId
 
@@ -138,7 +139,8 @@ def locate(repo: Repository, text: str, track: str) -> CommitId:
     elif isinstance(revision, revisions.AtStep):
         found = next((c for c in line(repo, tip, track) if c.manifest.step == revision.step), None)
     else:
-        found = _best(repo, list(line(repo, tip, track)), revision.metric)
+        late = ledger.read_late(repo)
+        found = _best(repo, [late.on(checkpoint) for checkpoint in line(repo, tip, track)], revision.metric)
     if found is None:
         raise NotFound(
             f"no checkpoint '{printable(text)}'",
@@ -226,10 +228,10 @@ def _tip(repo: Repository, branch: str | None, text: str) -> CommitId:
 
 
 def _best(repo: Repository, candidates: list[Checkpoint], metric: str | None) -> Checkpoint | None:
-    """The checkpoint with the best metric. NaN and missing values never rank; of equals the newest wins."""
+    """The checkpoint with the best metric, late ones included. NaN and missing ones never rank; of equals the newest wins."""
     name, mode = _monitored(repo, candidates, metric)
     sign = 1 if mode == "min" else -1
-    values = [(c.manifest.metrics.get(name), i) for i, c in enumerate(candidates)]
+    values = [(c.metrics.get(name), i) for i, c in enumerate(candidates)]
     ranked = [(sign * value, i) for value, i in values if isinstance(value, (int, float))]
     return candidates[min(ranked)[1]] if ranked else None
 
@@ -239,7 +241,7 @@ def _monitored(repo: Repository, candidates: list[Checkpoint], metric: str | Non
     if metric is None:
         if configured is not None:
             return configured.monitor, configured.mode
-        names = {name for c in candidates for name in c.manifest.metrics}
+        names = {name for c in candidates for name in c.metrics}
         metric = next((name for name in ("val_loss", "eval_loss", "loss") if name in names), None)
     if metric is None:
         raise UsageError(

@@ -123,7 +123,8 @@ def plan(repo: Repository, what: Incoming, options: Options, custody: Custody | 
     obstacles.refuse_taken(repo, track, others, commits=[c for c in (repo.history.head(), parent) if c])
     if target.checked_out:
         obstacles.refuse_in_the_way(repo, track)
-    files = _plan_files(what, custody, _parent_trees(repo, parent, track) if parent else {})
+    before = CommitId(options.merged[0]) if options.merged else parent
+    files = _plan_files(what, custody, _parent_trees(repo, before, track) if before else {})
     obstacles.refuse_hidden(repo, track, [file.path for file in files])
     return CommitPlan(
         target=target,
@@ -220,7 +221,8 @@ def execute(repo: Repository, plan: CommitPlan, progress: Progress = silent) -> 
     notes = list(plan.incoming.notes)
     if plan.target.checked_out and plan.options.workspace and repo.config.checkout.on_commit:
         # A map of a file that was cut short meanwhile would kill us.
-        at_hand = {} if plan.incoming.changed() else {file.path: file.chunks for file in plan.files}
+        stored_only = plan.incoming.computed or plan.incoming.changed()
+        at_hand = {} if stored_only else {file.path: file.chunks for file in plan.files}
         watched = plan.incoming.watched
         notes.extend(into_workspace(repo, plan.track, commit, refs, committed=watched, at_hand=at_hand))
     return Receipt(
@@ -262,7 +264,8 @@ def _commit(
 ) -> tuple[CommitId, Description]:
     """Write commits until one gets onto the branch: each try looks anew where the branch is."""
     for attempt in range(1, _ATTEMPTS + 1):
-        place = find_place(repo, plan.target, code=plan.custody.commit, start=plan.start)
+        merged = tuple(map(CommitId, plan.options.merged))
+        place = find_place(repo, plan.target, code=plan.custody.commit, start=plan.start, merged=merged)
         description = _describe(repo, plan, refs, place)
         ours = {
             repo.pointer_path(plan.track): pointer_of(description, directory, repo.config.remote),

@@ -6,10 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from ckptvcs.domain.compare import Difference, compare
 from ckptvcs.errors import IntegrityError
 from ckptvcs.formats import dtypes
 from ckptvcs.formats.reading import Artifact
+from ckptvcs.porcelain import ledger
 from ckptvcs.porcelain.checkpoints import require_checkpoint
 from ckptvcs.porcelain.load import open_component_file
 from ckptvcs.porcelain.show import tables
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ckptvcs.domain.checkpoint import Checkpoint
+    from ckptvcs.domain.manifest import Manifest
     from ckptvcs.formats.tree_file import Stored
     from ckptvcs.porcelain.repo import Repository
 
@@ -68,12 +72,18 @@ def diff(
         NotFound: there is no such checkpoint.
         IntegrityError: values were asked for, and an object is missing or damaged.
     """
-    one, other = (require_checkpoint(repo, revision, track or repo.config.track) for revision in (before, after))
+    found = (require_checkpoint(repo, revision, track or repo.config.track) for revision in (before, after))
+    one, other = ledger.with_late(repo, *found)
     notes: list[str] = []
     rows = tuple(_rows(repo, checkpoint, notes) if tensors or values else {} for checkpoint in (one, other))
-    difference = compare(one.manifest, other.manifest, (rows[0], rows[1]))
+    difference = compare(_counting(one), _counting(other), (rows[0], rows[1]))
     distances = tuple(_distances(repo, one, other, difference)) if values else ()
     return Compared(before=one, after=other, difference=difference, distances=distances, notes=tuple(notes))
+
+
+def _counting(checkpoint: Checkpoint) -> Manifest:
+    """The manifest with the metrics that count."""
+    return msgspec.structs.replace(checkpoint.manifest, metrics=checkpoint.metrics)
 
 
 def _rows(repo: Repository, checkpoint: Checkpoint, notes: list[str]) -> Mapping[str, Mapping[str, Stored]]:

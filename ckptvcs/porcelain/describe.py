@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ckptvcs.digest import Digest
 from ckptvcs.domain import manifest as manifests
@@ -37,8 +39,6 @@ class Options:
     data: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     reason: str = "manual"
-    grade: str | None = None
-    """The highest grade that can be given; the components may allow less."""
     seeds: Mapping[str, int] = field(default_factory=dict)
     command: Sequence[str] = ()
     parents: tuple[CheckpointId, ...] | None = None
@@ -47,6 +47,10 @@ class Options:
     """The commit at which a branch begins that does not exist yet; HEAD if it is not given."""
     fresh: bool = False
     """Whether the state descends from no checkpoint: then a branch that does not exist yet begins at the code, not at HEAD."""
+    merged: tuple[str, ...] = ()
+    """The commits that a merge is of: all of them are git parents, in this order, before any other."""
+    grade_at_most: str | None = None
+    """What the grade is at most, where the components alone would say too much."""
     workspace: bool = True
     """Whether the artifact may be put into the workspace."""
 
@@ -106,7 +110,7 @@ def describe(
         created=_iso(now),
         run=run,
         reason=options.reason,
-        grade=custody.at_most(custody.grade(set(roles.values())), options.grade),
+        grade=custody.grade(set(roles.values()), at_most=options.grade_at_most),
         components=tuple(_component(name, role, what, refs) for name, role in roles.items()),
         files=tuple(_entry(path, ref) for path, ref in sorted(refs.items()) if not _is_within(path, roles)),
         source=what.source,
@@ -120,7 +124,7 @@ def describe(
     manifest = manifests.expressible(manifest)
     while reads_as_number(Digest(Description.of(manifest).id)):
         now += timedelta(microseconds=1)
-        manifest = replace(manifest, created=_iso(now))
+        manifest = msgspec.structs.replace(manifest, created=_iso(now))
     return Description.of(manifest)
 
 

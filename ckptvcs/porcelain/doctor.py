@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from ckptvcs.errors import CkptvcsError, NoRepository
 from ckptvcs.paths import printable
+from ckptvcs.porcelain import ledger
 from ckptvcs.porcelain.checkpoints import all_tips, checkpoint_at, made_by, pointer_at, tracks_at
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.repo import Repository
@@ -223,6 +224,17 @@ def _named(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.id[:10]}{step}"
 
 
+def _ledger(repo: Repository) -> Iterator[Finding]:
+    """The chains of the ledger: is every entry there, and the one that was written?"""
+    for flaw in ledger.examine(repo):
+        ref = printable(f"refs/ckptvcs/ledger/{flaw.writer}")
+        yield Finding(
+            what=f"entry {flaw.n} of '{ref}' is not as it was written: {printable(flaw.what)}",
+            why="late metrics of that chain count only up to there",
+            next_step=f"take the chain from another clone: git fetch REMOTE +{ref}:{ref}",
+        )
+
+
 def _shallow(repo: Repository) -> Iterator[Finding]:
     if repo.history.is_shallow():
         yield Finding(
@@ -237,6 +249,7 @@ _CHECKS: Final[tuple[Callable[[Repository], Iterator[Finding]], ...]] = (
     _configuration,
     _head,
     _history,
+    _ledger,
     _left_overs,
     _ignored,
     _links,

@@ -37,6 +37,8 @@ class Incoming:
     facts: Mapping[str, Any] = field(default_factory=dict)
     hints: hints.Hints
     notes: tuple[str, ...] = ()
+    computed: bool = False
+    """Whether reading a leaf computes it: then who needs its bytes again reads them from where they are stored."""
     watched: Mapping[Path, str] = field(default_factory=dict)
     """Files that the components still look into, and how they were when they were opened."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ckptvcs.porcelain import ledger
 from ckptvcs.porcelain.checkpoints import made_by
 
 if TYPE_CHECKING:
@@ -26,10 +27,11 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A part of a history, newest first; `more` says whether there is more."""
+    """A part of a history, newest first; `more` says whether there is more, `notes` what the user should know."""
 
     entries: tuple[LogEntry, ...]
     more: bool
+    notes: tuple[str, ...] = ()
 
 
 def log(
@@ -54,9 +56,14 @@ def log(
     found: list[Checkpoint] = []
     for checkpoint in made_by(repo, walk(revisions), track):
         if limit is not None and len(found) == limit:
-            return Log(_entries(repo, found, graph=graph), more=True)
+            return _log(repo, found, graph=graph, more=True)
         found.append(checkpoint)
-    return Log(_entries(repo, found, graph=graph), more=False)
+    return _log(repo, found, graph=graph, more=False)
+
+
+def _log(repo: Repository, found: list[Checkpoint], *, graph: bool, more: bool) -> Log:
+    late = ledger.read_late(repo)
+    return Log(_entries(repo, [late.on(c) for c in found], graph=graph), more=more, notes=late.notes)
 
 
 def _entries(repo: Repository, found: list[Checkpoint], *, graph: bool) -> tuple[LogEntry, ...]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckptvcs.domain.checkpoint import GOLDEN, MILESTONE, Checkpoint, mark_of
 from ckptvcs.errors import NotFound, Protected, Refused, UsageError, WouldOverwrite
 from ckptvcs.paths import printable
+from ckptvcs.porcelain import ledger
 from ckptvcs.porcelain.checkpoints import checkpoint_at, locate
 from ckptvcs.porcelain.target import check_branch_name
 from ckptvcs.storage.history import commits
 from ckptvcs.storage.history.repository import HEADS, TAGS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from ckptvcs.porcelain.repo import Repository
+    from ckptvcs.storage.files import Lock
     from ckptvcs.storage.history.repository import CommitId
 
 
@@ -38,20 +43,41 @@ class Ref:
 
 def branches(repo: Repository) -> list[Ref]:
     """All local branches."""
-    here, track = repo.history.head_branch(), repo.config.track
+    here, look = repo.history.head_branch(), _look(repo)
     return [
-        Ref(name=name, commit=tip, checkpoint=checkpoint_at(repo, tip, track), current=name == here)
+        Ref(name=name, commit=tip, checkpoint=look(tip), current=name == here)
         for name, tip in repo.history.branches().items()
     ]
 
 
 def tags(repo: Repository) -> list[Ref]:
     """All tags that lead to a commit."""
-    track = repo.config.track
+    look = _look(repo)
     return [
-        Ref(name=tag.name, commit=tag.commit, checkpoint=checkpoint_at(repo, tag.commit, track), message=tag.message)
+        Ref(name=tag.name, commit=tag.commit, checkpoint=look(tag.commit), message=tag.message)
         for tag in repo.history.tags()
     ]
+
+
+def _look(repo: Repository) -> Callable[[CommitId], Checkpoint | None]:
+    """What finds the checkpoint of the configured track that a commit holds, with its late metrics."""
+    late, track = ledger.read_late(repo), repo.config.track
+
+    def look(commit: CommitId) -> Checkpoint | None:
+        found = checkpoint_at(repo, commit, track)
+        return found and late.on(found)
+
+    return look
+
+
+@contextmanager
+def _locked(repo: Repository) -> Iterator[Lock]:
+    """Our lock, when what a killed commit left is finished: its note is gone when the lock is let go."""
+    from ckptvcs.porcelain.following import finish_interrupted
+
+    with repo.lock() as (lock, note):
+        finish_interrupted(repo, note, lock)
+        yield lock
 
 
 # ---------------------------------------------------------------------------------------------------------- branches
@@ -71,7 +97,7 @@ def create_branch(repo: Repository, name: str, revision: str = "HEAD", *, dry_ru
     if repo.history.tip(HEADS + name) is not None:
         raise WouldOverwrite(f"branch '{name}' exists already", next_step="choose another name", name=name)
     if not dry_run:
-        with repo.lock() as (lock, _):
+        with _locked(repo) as lock:
             commits.create_branch(repo.history, name, commit, lock=lock)
     return commit
 
@@ -101,7 +127,7 @@ def delete_branch(repo: Repository, name: str, *, dry_run: bool = False) -> Comm
             next_step=f"keep it with 'ckpt tag NAME {name}' first, or delete it with 'git branch -D {name}'",
         )
     if not dry_run:
-        with repo.lock() as (lock, _):
+        with _locked(repo) as lock:
             commits.delete_ref(repo.history, HEADS + name, old=tip, lock=lock)
     return tip
 
@@ -157,7 +183,7 @@ def create_tag(
         annotation = None
         if message is not None:
             annotation = commits.Annotation(message=message, identity=repo.identity, when=repo.now())
-        with repo.lock() as (lock, _):
+        with _locked(repo) as lock:
             commits.create_tag(repo.history, name, commit, annotation=annotation, lock=lock)
     return ref
 
@@ -205,7 +231,7 @@ def delete_tag(repo: Repository, name: str, *, dry_run: bool = False) -> CommitI
             next_step=f"make a branch there first: ckpt branch NAME {name}",
         )
     if not dry_run:
-        with repo.lock() as (lock, _):
+        with _locked(repo) as lock:
             commits.delete_ref(repo.history, TAGS + name, old=tag.commit, lock=lock)
     return tag.commit
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckptvcs.formats import tree_file
+from ckptvcs.porcelain import ledger
 from ckptvcs.porcelain.checkpoints import require_checkpoint
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.log import names_by_commit
@@ -29,6 +30,8 @@ class Shown:
     """Paths of the files whose objects are in the hot tier."""
     tables: Mapping[str, tree_file.TreeFile]
     """The tensors of each component, where they were asked for."""
+    notes: tuple[str, ...] = ()
+    """What the user should know."""
 
 
 def show(repo: Repository, revision: str, *, track: str | None = None, tensors: bool = False) -> Shown:
@@ -39,12 +42,13 @@ def show(repo: Repository, revision: str, *, track: str | None = None, tensors: 
         IntegrityError: its tensors were asked for, and a tree file is missing or damaged.
     """
     checkpoint = require_checkpoint(repo, revision, track or repo.config.track)
-    store = repo.objects.store
+    store, late = repo.objects.store, ledger.read_late(repo)
     return Shown(
-        checkpoint=checkpoint,
+        checkpoint=late.on(checkpoint),
         names=names_by_commit(repo).get(checkpoint.commit, ()),
         here=tuple(f.path for f in checkpoint.manifest.all_files() if store.nbytes(ref_of(f).name) == f.size),
         tables=tables(repo, checkpoint.manifest) if tensors else {},
+        notes=late.notes,
     )
 
 

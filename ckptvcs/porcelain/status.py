@@ -6,6 +6,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ckptvcs.porcelain import ledger
 from ckptvcs.porcelain.checkpoints import checkpoint_at, tracks_at
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.storage import workspace
@@ -48,10 +49,11 @@ def status(repo: Repository) -> Status:
     """Look at HEAD, the workspace and the code."""
     head = repo.history.head()
     tracks = [(track, checkpoint_at(repo, head, track)) for track in tracks_at(repo, head)] if head else []
+    late = ledger.read_late(repo)
     return Status(
         branch=repo.history.head_branch(),
         head=head,
-        tracks=tuple(_track_status(repo, track, checkpoint) for track, checkpoint in tracks if checkpoint),
+        tracks=tuple(_track_status(repo, track, late.on(checkpoint)) for track, checkpoint in tracks if checkpoint),
         code=worktree.changes(repo.history, ours=repo.is_ours),
     )
 

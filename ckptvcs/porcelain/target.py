@@ -8,7 +8,7 @@ docs/decisions/0003.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ckptvcs.errors import Refused, UsageError
@@ -93,7 +93,14 @@ def check_branch_name(repo: Repository, name: str) -> None:
         )
 
 
-def find_place(repo: Repository, target: Target, *, code: CommitId | None, start: CommitId | None) -> Place:
+def find_place(
+    repo: Repository,
+    target: Target,
+    *,
+    code: CommitId | None,
+    start: CommitId | None,
+    merged: tuple[CommitId, ...] = (),
+) -> Place:
     """Decide parents and tree of a commit to a branch.
 
     Args:
@@ -101,7 +108,18 @@ def find_place(repo: Repository, target: Target, *, code: CommitId | None, start
         target: the branch.
         code: the commit of the code that made the state.
         start: where the branch begins if it does not exist yet.
+        merged: the commits that a merge is of: its first parents. Its tree is still that of the branch, as git has it.
     """
+    place = _place(repo, target, code, start)
+    if not merged:
+        return place
+    others = dict.fromkeys(parent for parent in place.parents if parent not in merged)
+    behind = [p for p in others if not any(repo.history.is_ancestor(p, commit) for commit in merged)]
+    unborn = target.checked_out and place.tip is None  # the index is empty, and would miss whatever the tree had
+    return replace(place, parents=(*merged, *behind), base=None if unborn else place.base)
+
+
+def _place(repo: Repository, target: Target, code: CommitId | None, start: CommitId | None) -> Place:
     history = repo.history
     tip = history.tip(target.ref)
     before = tip or start

@@ -8,22 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ckptvcs.domain import provenance
-from ckptvcs.errors import NotFound, UsageError
+from ckptvcs.errors import UsageError
 from ckptvcs.porcelain import incoming
 from ckptvcs.porcelain.checkpoints import require_checkpoint
 from ckptvcs.porcelain.config import save_policy
-from ckptvcs.train import capture, ranks, resume
-from ckptvcs.train.parts import LOOP, RNG, check_grade, check_names, checked, roles, state_of
-from ckptvcs.train.preemption import Preempted, Preemption
+from ckptvcs.train import ranks, resume
+from ckptvcs.train.averages import WeightAverage
+from ckptvcs.train.parts import LOOP, Parts
+from ckptvcs.train.preemption import Preempted, Preemption, within_grace
 from ckptvcs.train.saver import Facts, Saver, metric
 from ckptvcs.train.watch import Place, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from ckptvcs.domain.calibration import Recorded
     from ckptvcs.domain.checkpoint import Checkpoint
     from ckptvcs.domain.policy import Save
     from ckptvcs.porcelain.commit import Receipt
+    from ckptvcs.train.parts import Every
     from ckptvcs.train.resume import Resumed
 
 _log = logging.getLogger("ckptvcs")
@@ -79,19 +82,14 @@ class Checkpointer:
         preempted: Callable[[], bool] | None = None,
         **parts: Any,
     ) -> None:
-        self._parts = checked({"model": model, "optimizer": optimizer, "scheduler": scheduler, **parts})
-        self._roles = roles(self._parts)
-        self._aux = [Path(path) for path in aux]
+        self._parts = Parts({"model": model, "optimizer": optimizer, "scheduler": scheduler, **parts}, aux)
         self._saver = Saver(
             repo, run=run, branch=branch, track=track, asynchronous=asynchronous, params=params, data=data
         )
         self._policy = save_policy(self._saver.repo.config, policy)
-        check_grade(self._roles, self._policy.grade)
+        self._parts.check_grade(self._policy.grade)
         self._watch = Watch(self._policy)
-        notice = self._policy.on_preemption
-        self._preemption = Preemption(
-            notice.signals if notice else (), grace_s=notice.grace_s if notice else 0.0, probe=preempted
-        )
+        self._preemption = Preemption.of(self._policy, probe=preempted)
         self._place: Place | None = None
         self._closed = False
 
@@ -106,11 +104,11 @@ class Checkpointer:
         # The exception that ended the loop is the one to raise; what else goes wrong is told.
         try:
             if self._policy.on_exception and not issubclass(kind, Preempted):
-                self._save_last(f"on_exception: {kind.__name__}", grade=provenance.APPROXIMATE)
+                self._save_place(f"on_exception: {kind.__name__}", grade_at_most=provenance.APPROXIMATE)
         except Exception:  # noqa: BLE001 - it is logged
             _log.exception("the state could not be saved after %s", kind.__name__)
         try:
-            self._close()
+            self._close("preempted" if issubclass(kind, Preempted) else "exception")
         except Exception:  # noqa: BLE001 - it is logged
             _log.exception("a save in the background failed")
 
@@ -141,11 +139,11 @@ class Checkpointer:
         """
         self._saver.raise_failure()
         self._preemption.install()
+        self._parts.update_averages("step")
         values = {name: metric(name, value) for name, value in (metrics or {}).items()}
         self._place = Place(step=step, epoch=epoch, samples=samples, metrics=values)
         reasons = self._watch.look(step, epoch=epoch, metrics=values, busy=self._saver.is_busy)
-        end = ranks.any_says(self._preemption.announced())
-        if end is not None:
+        if (end := ranks.any_says(self._preemption.announced())) is not None:
             self._save_and_leave(*end)
         reasons = tuple(ranks.agreed(() if reasons and self._skips(step) else reasons))
         if reasons:
@@ -187,64 +185,77 @@ class Checkpointer:
             CkptvcsError: this save failed, or the one before it did in the background.
         """
         facts = Facts(step=step, metrics=metrics or {}, epoch=epoch, message=message, reason=reason)
-        return self._save(facts, self._parts)
+        return self._save(facts, self._parts.by_name)
 
     def _save(self, facts: Facts, parts: Mapping[str, Any]) -> Receipt | None:
         if self._closed:
             raise UsageError("cannot save", why="this Checkpointer is closed", next_step="save before 'close'")
         self._saver.wait()
         self._watch.saving()
-        state = self._state(parts)
+        self._parts.update_averages("save")
+        states = self._parts.states(parts)
         if self._place is not None:
             self._place = replace(self._place, saved=True)
+            states[LOOP] = {"samples": self._place.samples, "triggers": self._watch.remembered()}
         if ranks.rank() != 0:
             return None
-        what = incoming.from_state(
-            dict(sorted(state.items())),
-            roles={name: self._roles[name] for name in parts},
-            known=capture.hints(parts),
-            files={**capture.model_files(parts), **capture.aux_files(self._aux)},
-        )
-        receipt = self._saver.save(what, facts)
+        receipt = self._saver.save(self._parts.incoming(states), facts)
         self._watch.saved(self._saver.blocked_s)
         return receipt
 
-    def _state(self, parts: Mapping[str, Any]) -> dict[str, Any]:
-        """The state of these parts, of the generators of every rank, and of the loop itself."""
-        state = {name: state_of(part, self._roles[name]) for name, part in parts.items()}
-        if len(parts) == len(self._parts):
-            state[RNG] = ranks.gathered(capture.rng_state())
-        if self._place is not None:
-            state[LOOP] = {"samples": self._place.samples, "triggers": self._watch.remembered()}
-        return state
-
     def _save_and_leave(self, why: str, status: int) -> None:
         """Save within the grace period, and end the process."""
-        assert self._place is not None
-        parts, note = self._parts, ""
-        needed_s, left_s = self._expected_s(), self._preemption.left_s()
-        if ranks.agreed(needed_s > left_s):
-            parts = {name: part for name, part in parts.items() if self._roles[name] in ("model", "optimizer")}
-            note = f"; {' and '.join(parts)} alone: a whole save takes about {needed_s:.0f} s, {left_s:.0f} s are left"
-            _log.warning("%s announced the end%s", why, note)
-        place = self._place
-        reason = f"on_preemption: {why}{note}"
-        self._save(Facts(step=place.step, metrics=place.metrics, epoch=place.epoch, reason=reason), parts)
+        parts, shortage = within_grace(self._parts, self._saver.last, self._preemption.left_s())
+        if shortage:
+            _log.warning("%s announced the end%s", why, shortage)
+        self._save_place(f"on_preemption: {why}{shortage}", parts)
         receipt = self.wait_until_finished()
         self._preemption.remove()
-        _log.warning("%s announced the end: step %s is saved, the process ends", why, place.step)
+        _log.warning("%s announced the end: the last step is saved, the process ends", why)
         raise Preempted(why, receipt, status)
 
-    def _expected_s(self) -> float:
-        """How long a whole save will take."""
-        return self._saver.expected_s(lambda: capture.nbytes(self._state(self._parts)))
-
-    def _save_last(self, reason: str, *, grade: str | None = None) -> None:
+    def _save_place(
+        self, reason: str, parts: Mapping[str, Any] | None = None, *, grade_at_most: str | None = None
+    ) -> None:
         """Save the state of the last step, unless that was done."""
         place = self._place
         if place is not None and not place.saved:
-            facts = Facts(step=place.step, metrics=place.metrics, epoch=place.epoch, reason=reason, grade=grade)
-            self._save(facts, self._parts)
+            facts = Facts(
+                step=place.step, metrics=place.metrics, epoch=place.epoch, reason=reason, grade_at_most=grade_at_most
+            )
+            self._save(facts, self._parts.by_name if parts is None else parts)
+
+    def ema(
+        self, *, decay: float | None = None, last: int | None = None, every: Every = "step", **options: Any
+    ) -> WeightAverage:
+        """Keep a running average of the weights of `model`, as the part `ema`. To be called before `resume`.
+
+        Args:
+            decay: the share of the average that stays at each update.
+            last: instead, over how many updates the equal mean goes.
+            every: whether it is updated at each step, or, for an average of recent checkpoints, at each save.
+            options: `start` and `buffers` of `WeightAverage`.
+
+        Returns:
+            The average: `with average.applied_to(model): evaluate(model)`.
+
+        Raises:
+            UsageError: not exactly one of `decay` and `last` is given, or there is no model.
+        """
+        average = WeightAverage(self._parts.model, decay=decay, last=last, **options)
+        self._parts.add_average("ema", average, every)
+        return average
+
+    def note(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Attach metrics to a checkpoint of this run that are known only now; `@best` and retention use them.
+
+        Written in the background, after the save under way; if it fails, the next call says so.
+
+        Args:
+            step: of the checkpoint.
+            metrics: numbers by name.
+        """
+        self._saver.note(step, {name: metric(name, value) for name, value in metrics.items()})
 
     @property
     def last_saved(self) -> Receipt | None:
@@ -277,13 +288,16 @@ class Checkpointer:
             return
         try:
             if self._policy.on_exit:
-                self._save_last("on_exit")
+                self._save_place("on_exit")
         finally:
-            self._close()
+            self._close("closed")
 
-    def _close(self) -> None:
+    def _close(self, how: str) -> None:
+        if self._closed:
+            return
         self._closed = True
         self._preemption.remove()
+        self._saver.end(how, None if self._place is None else self._place.step)
         self._saver.close()
 
     # ---- going on
@@ -309,14 +323,14 @@ class Checkpointer:
             FormatError: parts are missing or do not fit; every difference is listed.
         """
         self._saver.wait()
-        needed = list(self._parts if components is None else components) if strict else []
+        needed = list(self._parts.by_name if components is None else components) if strict else []
         found = resume.find(self._saver, revision, needed)
         if found is None:
             return None
         if revision is not None:
             resume.fork_if_needed(self._saver, found.checkpoint)
-        failed = revision is None and not found.checkpoint.manifest.reason.startswith("on_exit")
-        return self._put_back(found.checkpoint, found.skipped, strict=strict, components=components, failed=failed)
+        past = self._saver.past() if revision is None else None
+        return self._put_back(found.checkpoint, found.skipped, strict=strict, components=components, past=past)
 
     def restore(self, step: int) -> Resumed:
         """Go back to a step of this run, after it diverged, say. The branch keeps what was saved since.
@@ -351,7 +365,7 @@ class Checkpointer:
                 next_step="go on with resume(), or give the run another name",
             )
         self._saver.save_now(incoming.from_path(Path(source)), Facts(step=None, reason="warm_start"))
-        wanted = list(components) if components is not None else list(self._parts)
+        wanted = list(components) if components is not None else list(self._parts.by_name)
         newest = require_checkpoint(self._saver.repo, self._saver.branch, self._saver.track)
         return self._put_back(newest, strict=strict, components=wanted)
 
@@ -362,16 +376,14 @@ class Checkpointer:
         *,
         strict: bool,
         components: Sequence[str] | None,
-        failed: bool = False,
+        past: Recorded | None = None,
     ) -> Resumed:
-        if components is not None:
-            check_names(components, self._parts)
-        wanted = [*self._parts, RNG, LOOP] if components is None else list(components)
-        resume.require_components(checkpoint, [name for name in wanted if strict and name in self._parts])
-        states, left = resume.put_back(self._saver, checkpoint, self._parts, wanted, strict=strict)
+        mine, wanted = self._parts.by_name, self._parts.wanted(components)
+        resume.require_components(checkpoint, [name for name in wanted if strict and name in mine])
+        states, left = resume.put_back(self._saver, checkpoint, mine, wanted, strict=strict)
         loop = states.get(LOOP) or {}
         if "triggers" in loop:
-            self._watch.go_on(loop["triggers"], failed=failed)
+            self._watch.go_on(loop["triggers"], past=past)
         left = resume.restore_generators(states, left)
         return resume.resumed(self._saver, checkpoint, samples=loop.get("samples"), skipped=skipped, left=left)
 
@@ -379,15 +391,8 @@ class Checkpointer:
 
     def latest_step(self) -> int | None:
         """The step of the newest checkpoint of the run; None if there is none."""
-        return self._step_at("latest")
+        return self._saver.step_at("latest")
 
     def best_step(self, metric: str | None = None) -> int | None:
         """The step of the best checkpoint of the run; by the metric that ckpt.yaml names, if none is given."""
-        return self._step_at(f"best:{metric}" if metric else "best")
-
-    def _step_at(self, selector: str) -> int | None:
-        try:
-            found = require_checkpoint(self._saver.repo, f"{self._saver.branch}@{selector}", self._saver.track)
-        except NotFound:
-            return None
-        return found.manifest.step
+        return self._saver.step_at(f"best:{metric}" if metric else "best")

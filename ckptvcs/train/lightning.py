@@ -30,7 +30,7 @@ from ckptvcs.train.lightning_loop import (
     validation_follows,
 )
 from ckptvcs.train.parts import RNG, own_state
-from ckptvcs.train.preemption import Preempted, Preemption
+from ckptvcs.train.preemption import Preempted, Preemption, expected_s
 from ckptvcs.train.saver import Facts
 from ckptvcs.train.watch import Watch
 
@@ -170,14 +170,7 @@ class CkptCallback(ModelCheckpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Stand between the trainer and its files, and between it and its data loaders."""
-        strategy = trainer.strategy
-        if isinstance(strategy.checkpoint_io, CkptIO) and strategy.checkpoint_io is not self._io:
-            raise UsageError(
-                "a trainer can have one CkptIO",
-                why="the one that it has is not that of this CkptCallback",
-                next_step="pass plugins=[callback.io()], or no plugin at all",
-            )
-        strategy.checkpoint_io = self._io
+        self._io.attach(trainer.strategy)
         if stage == "fit":
             self._loaders = make_loaders_replay(trainer)
 
@@ -204,12 +197,12 @@ class CkptCallback(ModelCheckpoint):
 
     def _go_on(self, trainer: Trainer, found: Mapping[str, Any]) -> None:
         """Put back what Lightning does not, last of all the random generators."""
-        failed = self._io.settle()
+        own = self._io.settle()
         self._point_to_last(exists=True)
         self._samples = found.get("samples") or 0
         trainer.callback_metrics.update(found.get("metrics") or {})
         if "triggers" in found:
-            self._watch.go_on(found["triggers"], failed=failed)
+            self._watch.go_on(found["triggers"], past=self._io.saver.past() if own else None)
         if found.get("whole") == EPOCH:
             begin_epoch(trainer)
         generators = None if found[RNG] is None else own_state(found[RNG], RNG)
@@ -303,7 +296,11 @@ class CkptCallback(ModelCheckpoint):
         self._point_to_last(exists=self.last_saved is not None or self._found is not None)
         self._watch.saving()
         facts = Facts(
-            step=trainer.global_step, epoch=trainer.current_epoch, metrics=figures(trainer), reason=reason, grade=grade
+            step=trainer.global_step,
+            epoch=trainer.current_epoch,
+            metrics=figures(trainer),
+            reason=reason,
+            grade_at_most=grade,
         )
         self._whole = whole
         try:
@@ -345,8 +342,7 @@ class CkptCallback(ModelCheckpoint):
         raise Preempted(why, receipt, status)
 
     def _expected_s(self, trainer: Trainer) -> float:
-        parts = [trainer.lightning_module, *trainer.optimizers]
-        return self._io.saver.expected_s(lambda: capture.nbytes([part.state_dict() for part in parts]))
+        return expected_s(self._io.saver.last, [trainer.lightning_module, *trainer.optimizers])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._moved:
@@ -373,16 +369,18 @@ class CkptCallback(ModelCheckpoint):
         except Exception:  # noqa: BLE001 - it is logged
             _log.exception("the state could not be saved after %s", type(exception).__name__)
         try:
-            self._finish()
+            self._finish("preempted" if isinstance(exception, Preempted) else "exception")
         except Exception:  # noqa: BLE001 - it is logged
             _log.exception("a save in the background failed")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Wait for the save under way; raise what went wrong."""
-        self._finish()
+        self._finish("closed")
 
-    def _finish(self) -> None:
+    def _finish(self, how: str) -> None:
         self._found = None
+        if self._moved:
+            self._io.end(how, self._step)
         try:
             self.wait_until_finished()
         finally:

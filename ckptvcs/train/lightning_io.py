@@ -129,6 +129,20 @@ class CkptIO(CheckpointIO):
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_open": None}  # a process that is spawned opens its own
 
+    def attach(self, strategy: Any) -> None:
+        """Become what a trainer saves and loads with.
+
+        Raises:
+            UsageError: that is the one of another run already.
+        """
+        if isinstance(strategy.checkpoint_io, CkptIO) and strategy.checkpoint_io is not self:
+            raise UsageError(
+                "a trainer can have one CkptIO",
+                why="the one that it has is not that of this CkptCallback",
+                next_step="pass plugins=[callback.io()], or no plugin at all",
+            )
+        strategy.checkpoint_io = self
+
     # ---- saving
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -153,7 +167,7 @@ class CkptIO(CheckpointIO):
         own = checkpoint.get(OWN) or {}
         grade = provenance.EXACT if own.get("whole") else provenance.APPROXIMATE
         metrics = {name: value for name, value in (own.get("metrics") or {}).items() if value.numel() == 1}
-        facts = Facts(step=None, metrics=metrics, reason="manual", grade=grade)
+        facts = Facts(step=None, metrics=metrics, reason="manual", grade_at_most=grade)
         self._commit(checkpoint, Order(facts=facts))
         receipt = self.saver.wait()
         assert receipt is not None
@@ -238,7 +252,7 @@ class CkptIO(CheckpointIO):
         """Let what is saved from here on descend from what was loaded: on a new branch, if the run went on from there.
 
         Returns:
-            Whether a failure is why the run goes on.
+            Whether it is the run itself that goes on, and not another one that begins where it was.
         """
         if self._loaded is None:
             return False
@@ -246,7 +260,7 @@ class CkptIO(CheckpointIO):
         if named:
             resume.fork_if_needed(self.saver, found.checkpoint)
         self.saver.descend_from(found.checkpoint)
-        return not named and "on_exit" not in found.checkpoint.manifest.reason
+        return not named
 
     def forget(self) -> None:
         """Take down that what was loaded is not trained on."""
@@ -259,6 +273,11 @@ class CkptIO(CheckpointIO):
         if read_pointer(Path(path)) is not None:
             Path(path).unlink()
             _log.debug("removed '%s'; its checkpoint stays", path)
+
+    def end(self, how: str, step: int) -> None:
+        """Tell the ledger that the run has ended; see `Saver.end`."""
+        if self._open is not None:
+            self._open.end(how, step)
 
     def teardown(self) -> None:
         """Wait for the save under way."""

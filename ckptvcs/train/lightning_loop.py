@@ -124,7 +124,7 @@ def check_demand(demanded: str | None, grade: str) -> None:
     Raises:
         UsageError: training could not go on from it as well as that.
     """
-    if demanded is not None and provenance.at_most(demanded, grade) != demanded:
+    if demanded is not None and provenance.lower_grade(demanded, grade) != demanded:
         raise UsageError(
             f"this state is resumable {grade}, and the policy demands {demanded}",
             why="a data loader cannot tell its place in the middle of an epoch, or the time was too short for all of it",

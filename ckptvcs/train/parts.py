@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ckptvcs.domain import provenance
 from ckptvcs.errors import UsageError
 from ckptvcs.formats.components import is_component_name
 from ckptvcs.paths import printable
+from ckptvcs.porcelain import incoming
 from ckptvcs.train import capture, ranks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from ckptvcs.porcelain.incoming import Incoming
+    from ckptvcs.train.averages import WeightAverage
+
+Every = Literal["step", "save"]
 
 RNG: Final = "rng"
 LOOP: Final = "loop"
@@ -22,74 +29,128 @@ _BARE: Final = "$bare"
 """Marks the state of a part whose `state_dict` gives something else than a container."""
 
 
-def checked(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts that were given.
+class Parts:
+    """The parts of one training, the averages that are kept of them, and the files that belong to each checkpoint.
+
+    Args:
+        given: the parts by name; those that are None are left out.
+        aux: auxiliary files.
 
     Raises:
-        UsageError: there is none, or one has no state or no possible name.
+        UsageError: there is no part, or one has no state or no possible name.
     """
-    given = {name: part for name, part in parts.items() if part is not None}
-    if not given:
-        raise UsageError("nothing to save", why="no part was given", next_step="pass model=, optimizer=...")
-    folded = [name.casefold() for name in given]
-    for name, part in given.items():
-        if name in _OWN:
-            raise UsageError(
-                f"a part cannot be named '{name}'",
-                why=f"'{name}' is saved by itself",
-                next_step="give the part another name",
-            )
-        if not hasattr(part, "state_dict") or not hasattr(part, "load_state_dict"):
-            raise UsageError(
-                f"cannot save '{name}'", why="it has no state_dict and load_state_dict", next_step=_instead_of(part)
-            )
-        if not is_component_name(name) or folded.count(name.casefold()) > 1:
+
+    def __init__(self, given: Mapping[str, Any], aux: Sequence[str | Path] = ()) -> None:
+        self.by_name: dict[str, Any] = {}
+        self.roles: dict[str, str] = {}
+        self._aux = [Path(path) for path in aux]
+        self._averages: list[tuple[WeightAverage, Every]] = []
+        for name, part in given.items():
+            if part is not None:
+                self._add(name, part)
+        if not self.by_name:
+            raise UsageError("nothing to save", why="no part was given", next_step="pass model=, optimizer=...")
+
+    def _add(self, name: str, part: Any) -> None:
+        _check_part(name, part)
+        if not is_component_name(name) or name.casefold() in map(str.casefold, self.by_name):
             raise UsageError(
                 f"a part cannot be named '{printable(name)}'",
                 why="the name of a part is that of a folder, and no two may differ in case alone",
                 next_step="use letters, digits, '-', '_' and '.', a letter or digit first",
             )
-    return given
+        self.by_name[name] = part
+        self.roles[name] = capture.role(name, part)
 
+    @property
+    def model(self) -> Any:
+        """The part `model`.
 
-def _instead_of(part: Any) -> str:
-    if type(part).__name__ == "DataLoader":
-        return "use torchdata's StatefulDataLoader, which knows its place"
-    return "pass an object that has both"
+        Raises:
+            UsageError: there is none.
+        """
+        if "model" not in self.by_name:
+            raise UsageError("no weights to average", why="no model was given", next_step="pass model=")
+        return self.by_name["model"]
 
+    def add_average(self, name: str, average: WeightAverage, every: Every) -> None:
+        """Make an average a part, and have it updated at each step or at each save."""
+        self._add(name, average)
+        self.roles[name] = "ema"
+        self._averages.append((average, every))
 
-def check_names(names: Sequence[str], parts: Mapping[str, Any]) -> None:
-    """Raise `UsageError` unless each of `names` is one of the parts."""
-    unknown = [name for name in names if name not in parts]
-    if unknown:
-        raise UsageError(
-            f"cannot put back '{printable(unknown[0])}'",
-            why=f"no part has that name, only {', '.join(parts)}",
-            next_step="name parts that Checkpointer was given",
+    def update_averages(self, now: Every) -> None:
+        """Update those averages that are to be updated now."""
+        for average, every in self._averages:
+            if every == now:
+                average.update()
+
+    def with_roles(self, *roles: str) -> dict[str, Any]:
+        """The parts that play one of these roles."""
+        return {name: part for name, part in self.by_name.items() if self.roles[name] in roles}
+
+    def states(self, some: Mapping[str, Any]) -> dict[str, Any]:
+        """The states of some parts; of all of them, with those of the random generators of every rank."""
+        states = {name: _state_of(part, self.roles[name]) for name, part in some.items()}
+        if len(some) == len(self.by_name):
+            states[RNG] = ranks.gathered(capture.rng_state())
+        return states
+
+    def incoming(self, states: Mapping[str, Any]) -> Incoming:
+        """States on their way into a commit, with what is known of them."""
+        some = {name: part for name, part in self.by_name.items() if name in states}
+        return incoming.from_state(
+            dict(sorted(states.items())),
+            roles={name: self.roles[name] for name in some},
+            known=capture.hints(some),
+            files={**capture.model_files(some), **capture.aux_files(self._aux)},
         )
 
+    def wanted(self, components: Sequence[str] | None) -> list[str]:
+        """The components to put back: those that are named, else all parts, the generators and what the loop remembers.
 
-def roles(parts: Mapping[str, Any]) -> dict[str, str]:
-    """The role of each part."""
-    return {name: capture.role(name, part) for name, part in parts.items()}
+        Raises:
+            UsageError: a name is that of no part.
+        """
+        if components is None:
+            return [*self.by_name, RNG, LOOP]
+        unknown = [name for name in components if name not in self.by_name]
+        if unknown:
+            raise UsageError(
+                f"cannot put back '{printable(unknown[0])}'",
+                why=f"no part has that name, only {', '.join(self.by_name)}",
+                next_step="name parts that Checkpointer was given",
+            )
+        return list(components)
+
+    def check_grade(self, demanded: str | None) -> None:
+        """Refuse parts from which training could not go on as well as a policy demands.
+
+        Raises:
+            UsageError: it could not.
+        """
+        grade = provenance.grade({*self.roles.values(), RNG})
+        if demanded is not None and provenance.lower_grade(demanded, grade) != demanded:
+            raise UsageError(
+                f"these parts are resumable {grade}, and the policy demands {demanded}",
+                why=f"they play the roles {', '.join(sorted(set(self.roles.values())))}",
+                next_step="pass the optimizer too, or change 'save.grade' in ckpt.yaml",
+            )
 
 
-def check_grade(roles: Mapping[str, str], demanded: str | None) -> None:
-    """Refuse parts from which training could not go on as well as a policy demands.
-
-    Raises:
-        UsageError: it could not.
-    """
-    grade = provenance.grade({*roles.values(), RNG})
-    if demanded is not None and provenance.at_most(demanded, grade) != demanded:
+def _check_part(name: str, part: Any) -> None:
+    if name in _OWN:
         raise UsageError(
-            f"these parts are resumable {grade}, and the policy demands {demanded}",
-            why=f"they play the roles {', '.join(sorted(set(roles.values())))}",
-            next_step="pass the optimizer too, or change 'save.grade' in ckpt.yaml",
+            f"a part cannot be named '{name}'", why=f"'{name}' is saved by itself", next_step="give it another name"
         )
+    if not hasattr(part, "state_dict") or not hasattr(part, "load_state_dict"):
+        instead = "pass an object that has both"
+        if type(part).__name__ == "DataLoader":
+            instead = "use torchdata's StatefulDataLoader, which knows its place"
+        raise UsageError(f"cannot save '{name}'", why="it has no state_dict and load_state_dict", next_step=instead)
 
 
-def state_of(part: Any, role: str) -> Any:
+def _state_of(part: Any, role: str) -> Any:
     """The state of a part, in a container: a part is a folder, which a bare number cannot be.
 
     Of a data loader each rank has its own place: all of them are in it.
@@ -100,6 +161,6 @@ def state_of(part: Any, role: str) -> Any:
 
 
 def own_state(state: Any, role: str) -> Any:
-    """What `state_of` was given by this rank's part; None if there was no such rank."""
+    """What this rank gets of a state that was saved; None if there was no such rank then."""
     mine = ranks.own(state) if role in ("dataloader", RNG) else state
     return mine[1] if isinstance(mine, tuple) and len(mine) == 2 and mine[0] == _BARE else mine

@@ -6,14 +6,23 @@ import logging
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from ckptvcs.domain import policy
+from ckptvcs.train import capture, ranks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ckptvcs.porcelain.commit import Receipt
+    from ckptvcs.train.parts import Parts
+    from ckptvcs.train.saver import Saved
 
 _log = logging.getLogger("ckptvcs")
+
+
+_ASSUMED_BYTES_PER_S: Final = 100e6
+"""What a save is taken to write in a second as long as none was measured: a slow disk."""
 
 
 class Preempted(SystemExit):
@@ -47,6 +56,13 @@ class Preemption:
         self._before: dict[int, Any] = {}
         self._announced: tuple[str, int, float] | None = None
 
+    @classmethod
+    def of(cls, save: policy.Save, *, probe: Callable[[], bool] | None) -> Preemption:
+        """What a policy of saves says of it; a probe counts in any case."""
+        said = save.on_preemption
+        grace_s = (said or policy.Preemption()).grace_s
+        return cls(said.signals if said else (), grace_s=grace_s, probe=probe)
+
     def install(self) -> None:
         """Handle the signals. Only the main thread may; elsewhere a note says that they are not watched."""
         if self._before or not self._signals:
@@ -79,3 +95,25 @@ class Preemption:
     def left_s(self) -> float:
         """Seconds of grace that are left."""
         return self._grace_s - (time.monotonic() - self._announced[2]) if self._announced else self._grace_s
+
+
+def expected_s(last: Saved | None, parts: Iterable[Any]) -> float:
+    """How long a whole save will take, in seconds: as the last one did, else by the size of the states of its parts."""
+    if last is not None:
+        return last.seconds
+    return sum(capture.nbytes(part.state_dict()) for part in parts) / _ASSUMED_BYTES_PER_S
+
+
+def within_grace(parts: Parts, last: Saved | None, left_s: float) -> tuple[Mapping[str, Any], str]:
+    """The parts that can be saved in the time that is left, and, if those are not all, what to say about it.
+
+    Args:
+        parts: all of them.
+        last: the last save, which tells how long one takes; else that is guessed from the size of the state.
+        left_s: seconds until the process is killed.
+    """
+    needed_s, left_s = ranks.agreed((expected_s(last, parts.by_name.values()), left_s))
+    if needed_s <= left_s:
+        return parts.by_name, ""
+    some = parts.with_roles("model", "optimizer")
+    return some, f"; {' and '.join(some)} alone: a whole save takes about {needed_s:.0f} s, {left_s:.0f} s are left"

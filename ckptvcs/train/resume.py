@@ -165,6 +165,10 @@ def put_back(
         raise _misfit(checkpoint, left)
     for name, value in mine.items():
         left += _load_part(name, parts[name], value, strict=strict)
+        if entries[name].role == "dataloader":
+            # torchdata's loader makes its iterator when it is asked for its state, and draws a seed for it: now, before the
+            # generators are put back, because the run that was stopped had drawn it long ago.
+            parts[name].state_dict()
     if left and strict:
         raise _misfit(checkpoint, left)
     return states, tuple(left)

@@ -6,17 +6,21 @@ What a state is made of, and when it is saved, is for its callers to say.
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import secrets
 import sys
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from ckptvcs.errors import UsageError
-from ckptvcs.porcelain import commit
+from ckptvcs.domain import calibration
+from ckptvcs.errors import CkptvcsError, NotFound, UsageError
+from ckptvcs.porcelain import commit, ledger, note
 from ckptvcs.porcelain.api import check_params, unwrapped
+from ckptvcs.porcelain.checkpoints import require_checkpoint
 from ckptvcs.porcelain.describe import Options
 from ckptvcs.porcelain.repo import Repository
 from ckptvcs.train import capture
@@ -27,15 +31,15 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
+    from ckptvcs.domain.calibration import Recorded
     from ckptvcs.domain.checkpoint import Checkpoint, CheckpointId
     from ckptvcs.porcelain.commit import Receipt
     from ckptvcs.porcelain.incoming import Incoming
 
+_log = logging.getLogger("ckptvcs")
+
 _LOCK_WAIT_S: Final = 600.0
 """A save in the background is in no hurry, and somebody's `dvc push` may hold DVC's lock for minutes."""
-
-_ASSUMED_BYTES_PER_S: Final = 100e6
-"""What a save is taken to write in a second as long as none was measured: a slow disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +52,8 @@ class Facts:
     epoch: float | None = None
     message: str | None = None
     reason: str = "manual"
-    grade: str | None = None
-    """The highest grade that can be given, where the caller knows that the state is not all there."""
+    grade_at_most: str | None = None
+    """What the grade is at most, where the caller knows that the state is not all there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +102,9 @@ class Saver:
         self._start: str | None = None
         self._snapshots = Snapshots()
         self._pool = ThreadPoolExecutor(1, "ckptvcs-save")
-        self._pending: Future[None] | None = None
+        self._saving: Future[None] | None = None
+        self._others: deque[Future[None]] = deque()
+        self._began: float | None = None
         self._closed = False
         self.blocked_s = 0.0
         """How long the training thread stood still for the newest save."""
@@ -118,7 +124,7 @@ class Saver:
     @property
     def is_busy(self) -> bool:
         """Whether a save is under way."""
-        return self._pending is not None and not self._pending.done()
+        return self._saving is not None and not self._saving.done()
 
     def save(self, what: Incoming, facts: Facts) -> Receipt | None:
         """Commit a state.
@@ -137,6 +143,7 @@ class Saver:
             raise UsageError("cannot save", why="this Checkpointer is closed", next_step="save before 'close'")
         self.wait()
         began = time.perf_counter()
+        self._begin()
         options = self._options(facts)
         if not self._asynchronous:
             self._commit(what, options, began, None)
@@ -144,7 +151,7 @@ class Saver:
             return self.receipt
         copied = self._snapshots.take(what)
         self.blocked_s = time.perf_counter() - began
-        self._pending = self._pool.submit(self._commit, copied, options, began, self.blocked_s)
+        self._saving = self._pool.submit(self._commit, copied, options, began, self.blocked_s)
         return None
 
     def save_now(self, what: Incoming, facts: Facts) -> Receipt:
@@ -173,7 +180,7 @@ class Saver:
             start=self._start,
             fresh=self._parents is None,
             workspace=False,
-            grade=facts.grade,
+            grade_at_most=facts.grade_at_most,
         )
 
     def _commit(self, what: Incoming, options: Options, began: float, blocked_s: float | None) -> None:
@@ -181,43 +188,106 @@ class Saver:
         seconds = time.perf_counter() - began
         self.last = Saved(receipt=receipt, blocked_s=seconds if blocked_s is None else blocked_s, seconds=seconds)
         self._parents = None  # from here on the parent is the last checkpoint of the branch
-
-    def expected_s(self, nbytes: Callable[[], int]) -> float:
-        """How long a whole save will take, in seconds: as the last one did, else by the size of the state.
-
-        Args:
-            nbytes: tells the size; asked only if nothing was saved yet.
-        """
-        return self.last.seconds if self.last is not None else nbytes() / _ASSUMED_BYTES_PER_S
+        self._tell(
+            "save",
+            checkpoint=receipt.id,
+            step=options.step,
+            reason=options.reason,
+            seconds=round(seconds, 3),
+            blocked_s=round(self.last.blocked_s, 4),
+            bytes=receipt.new_bytes,
+        )
 
     @property
     def receipt(self) -> Receipt | None:
         """What the newest save that is known to be durable did."""
         return None if self.last is None else self.last.receipt
 
+    def later(self, action: Callable[[], object]) -> None:
+        """Do something after what is under way; if it fails, the next call says so."""
+
+        def run() -> None:
+            action()
+
+        if self._asynchronous:
+            self._others.append(self._pool.submit(run))
+        else:
+            run()
+
     def raise_failure(self) -> None:
         """Raise what went wrong in the background, without waiting for what is still under way."""
-        if self._pending is not None and self._pending.done():
-            self.wait()
+        while self._others and self._others[0].done():
+            self._others.popleft().result()
+        if self._saving is not None and self._saving.done():
+            self._finish()
 
-    def wait(self, timeout_s: float | None = None) -> Receipt | None:
-        """Wait for the save under way.
+    def wait(self) -> Receipt | None:
+        """Wait for what is under way.
 
         Returns:
             What the last save did, or None if there was none.
 
         Raises:
             CkptvcsError: it failed; nothing of it was committed.
-            TimeoutError: it is still under way after `timeout_s`.
         """
-        if self._pending is not None:
-            pending = self._pending
-            try:
-                pending.result(timeout_s)
-            finally:
-                if pending.done():
-                    self._pending = None
+        if self._saving is not None:
+            self._finish()
+        while self._others:
+            self._others.popleft().result()
         return self.receipt
+
+    def _finish(self) -> None:
+        assert self._saving is not None
+        saving, self._saving = self._saving, None
+        saving.result()
+
+    def step_at(self, selector: str) -> int | None:
+        """The step of what `BRANCH@selector` means on the branch of the run; None if there is no such checkpoint."""
+        try:
+            return require_checkpoint(self.repo, f"{self.branch}@{selector}", self.track).manifest.step
+        except NotFound:
+            return None
+
+    # ---- the ledger
+
+    def note(self, step: int, metrics: Mapping[str, int | float | str]) -> None:
+        """Attach metrics to the checkpoint of a step, after what is under way."""
+        revision = f"{self.branch}@step:{step}"
+        self.later(lambda: note.execute(self.repo, note.plan_note(self.repo, revision, metrics, track=self.track)))
+
+    def _begin(self) -> None:
+        """Tell the ledger that the run begins, once."""
+        if self._began is None:
+            self._began = time.monotonic()
+            self.later(lambda: self._tell("run.start"))
+
+    def past(self) -> Recorded | None:
+        """What the ledger recorded of this run until now, this start included; None if it cannot be read."""
+        self._begin()
+        self.wait()
+        try:
+            return calibration.of_events(ledger.events(self.repo, ops=calibration.OPS), run=self.run)
+        except CkptvcsError as err:
+            _log.warning("the past of run '%s' cannot be read: %s", self.run, err)
+            return None
+
+    def end(self, how: str, step: int | None) -> None:
+        """Tell the ledger that the run has ended, if it saved anything.
+
+        Args:
+            how: `closed`, `exception` or `preempted`.
+            step: the last step.
+        """
+        if self._began is not None:
+            seconds = round(time.monotonic() - self._began, 3)
+            self.later(lambda: self._tell("run.end", step=step, seconds=seconds, how=how))
+
+    def _tell(self, op: str, **facts: Any) -> None:
+        """Add an event of this run to the ledger. That it cannot be written is no reason to stop training."""
+        try:
+            ledger.append(self.repo, op, run=self.run, run_id=self.run_id, branch=self.branch, **facts)
+        except CkptvcsError as err:
+            _log.warning("the ledger does not know of '%s' of run '%s': %s", op, self.run, err)
 
     def close(self) -> None:
         """Wait for the save under way and let go of everything.

@@ -13,6 +13,7 @@ from ckptvcs.errors import FormatError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ckptvcs.domain.calibration import Recorded
     from ckptvcs.domain.policy import Save
 
 _log = logging.getLogger("ckptvcs")
@@ -88,12 +89,12 @@ class Watch:
         """All that the triggers remember, as plain values for a checkpoint."""
         return self._memory.to_plain()
 
-    def go_on(self, remembered: Any, *, failed: bool) -> None:
+    def go_on(self, remembered: Any, *, past: Recorded | None) -> None:
         """Go on with what the triggers remembered when a checkpoint was saved.
 
         Args:
             remembered: from `remembered`; if it cannot be read, best values and counts begin anew, and a note says so.
-            failed: whether a failure is why training goes on from there.
+            past: what the ledger recorded of this run; None for a run that only begins where another one was.
         """
         try:
             memory = triggers.Memory.from_plain(remembered)
@@ -101,7 +102,10 @@ class Watch:
             _log.warning("%s: %s", err, err.next_step)
             return
         self._began = self._clock()
-        self._memory = triggers.resumed(memory, failures=memory.failures + failed)
+        if past is None:
+            self._memory = triggers.resumed(memory, failures=memory.failures)
+        else:
+            self._memory = triggers.resumed(memory, failures=past.failures, uptime_s=past.uptime_s)
 
 
 class Cost:

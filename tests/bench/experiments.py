@@ -191,8 +191,46 @@ def asynchronous(folder: Path, nbytes: int) -> Table:
                 after=ck.wait_until_finished,
             ),
         ]
-        race(candidates, scratch=folder, nbytes=nbytes)
+        race(candidates, scratch=folder, nbytes=nbytes, rounds=20)
     return table(f"asynchronous save, {_size(nbytes)}", candidates, candidates[0].name, {candidates[1].name: 1.3})
+
+
+def throughput(folder: Path, nbytes: int) -> Table:
+    """A loop with a save every 10 s against the same without; its steps and the writing of saves share the cores."""
+    training = states.Training(nbytes)
+    root, steps = folder / "ckpt", training.steps_in(35)
+    repository(root).close()
+    open_ones: list[ckptvcs.Checkpointer] = []
+
+    def begin() -> None:
+        ck = ckptvcs.Checkpointer(
+            run="bench",
+            model=training.model,
+            optimizer=training.optimizer,
+            repo=root,
+            policy={"every_n_seconds": 10},
+        )
+        ck.save(0)  # the first copy allocates its memory
+        ck.wait_until_finished()
+        open_ones.append(ck)
+
+    def saving() -> None:
+        for step in range(steps):
+            training.step()
+            open_ones[-1].step(step)
+
+    def end() -> None:
+        open_ones.pop().close()
+        forget(root)
+
+    names = f"{steps} steps", "the same with a save every 10 s"
+    candidates = [
+        Candidate(names[0], lambda: [training.step() for _ in range(steps)]),
+        Candidate(names[1], saving, before=begin, after=end),
+    ]
+    race(candidates, scratch=folder, nbytes=nbytes, rounds=3)
+    title = f"training with saves, {_size(nbytes)}, {os.cpu_count()} cores that all train"
+    return table(title, candidates, names[0], {names[1]: 1 / 0.95})
 
 
 # ----------------------------------------------------------------------------------------------------------- checkout
@@ -390,8 +428,23 @@ def memory(folder: Path, nbytes: int) -> list[Peak]:
         of("`ckpt diff main~1 main --values`", "diff", "main~1", "main", "--values"),
         of("`ckpt export main y.safetensors --format safetensors`", *_EXPORT),
         Peak(name="`Repo.commit` of a state in memory, above the state", nbytes=with_commit, empty=alone),
+        *_merges(folder / "merge", nbytes, plain),
         Peak(name="`ckptvcs.load`, nothing touched", nbytes=peak_bytes(script(_LOAD), root), empty=torch_too),
     ]
+
+
+def _merges(root: Path, nbytes: int, plain: int) -> list[Peak]:
+    """Merges of three models of the given size each, tuned from one base."""
+    with repository(root) as repo:
+        for branch in ("base", "a", "b", "c"):
+            repo.commit({"model": states.model_state(nbytes)}, branch=branch)
+    merge = [sys.executable, "-m", "ckptvcs", "merge"]
+    commands = {
+        "`ckpt merge a b c`": ["a", "b", "c", "--branch", "mean"],
+        "`ckpt merge a b --method slerp`": ["a", "b", "--method", "slerp", "--branch", "slerp"],
+        "`ckpt merge a b c --method ties`": ["a", "b", "c", "--method", "ties", "--base", "base", "--branch", "ties"],
+    }
+    return [Peak(name=n, nbytes=peak_bytes([*merge, *args], root), empty=plain) for n, args in commands.items()]
 
 
 _EXPORT = "export", "main", "../y.safetensors", "--format", "safetensors", "--component", "model"

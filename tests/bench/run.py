@@ -26,6 +26,7 @@ BY_SIZE = (
     "commit_one_of_sixteen",
     "commit_cold",
     "asynchronous",
+    "throughput",
     "checkout",
     "load",
     "verification",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
@@ -30,6 +31,30 @@ def model_state(nbytes: int) -> dict[str, torch.Tensor]:
         "bias": (width,),
     }
     return {f"layers.{layer}.{name}": torch.randn(shape) for layer in range(LAYERS) for name, shape in shapes.items()}
+
+
+class Training:
+    """A training whose state, weights and both moments of AdamW, takes `nbytes`; it keeps all cores busy."""
+
+    def __init__(self, nbytes: int) -> None:
+        width = int((nbytes / 12 / LAYERS) ** 0.5)
+        layers = [torch.nn.Sequential(torch.nn.Linear(width, width), torch.nn.GELU()) for _ in range(LAYERS)]
+        self.model = torch.nn.Sequential(*layers)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
+        self._batch = torch.randn(64, width)
+        self.step()  # makes the moments
+
+    def step(self) -> None:
+        self.optimizer.zero_grad()
+        self.model(self._batch).square().mean().backward()
+        self.optimizer.step()
+
+    def steps_in(self, seconds: float) -> int:
+        """How many steps take about so long."""
+        began = time.perf_counter()
+        for _ in range(5):
+            self.step()
+        return max(1, int(seconds * 5 / (time.perf_counter() - began)))
 
 
 def random_like(tensor: torch.Tensor) -> torch.Tensor:

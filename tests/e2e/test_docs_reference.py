@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import os
 import re
 import subprocess
@@ -76,6 +77,7 @@ def test_every_verb_answers_in_json_with_the_keys_of_the_page(world: World, tmp_
     assert keys(ask("commit", "../a.pt")) == told("commit")
     assert keys(ask("commit", "../b.pt", "-n")) == told("commit", "with `-n`")
     world.ckpt("commit", "../b.pt")
+    assert keys(ask("note", "HEAD", "--metric", "acc=0.5")) == told("note")
     log = ask("log")
     assert keys(log) == told("log")
     assert keys(log["checkpoints"]) == {key for key, _ in reference.CHECKPOINT_KEYS}
@@ -87,12 +89,17 @@ def test_every_verb_answers_in_json_with_the_keys_of_the_page(world: World, tmp_
     assert keys(ask("branch", "x")) == told("branch", "with NAME")
     assert keys(ask("tag", "--golden", "x")) == told("tag", "with NAME")
     assert keys(ask("tag")) == told("tag", "each of the list")
+    assert keys(ask("merge", "HEAD", "HEAD~1")) == told("merge")
+    same = told("merge") - {"id", "commit", "step", "grade"}
+    assert keys(ask("merge", "main", "HEAD~1", "-n")) == {"dry_run"} | same
     assert keys(ask("checkout", "HEAD~1")) == told("checkout")
     assert keys(ask("restore", "HEAD")) == told("restore")
     assert keys(ask("export", "HEAD", "../x.pt")) == told("export")
+    assert keys(ask("policy", "show")) == {field.name for field in dataclasses.fields(policy.Config)}
+    assert keys(ask("policy", "calibrate")) == told("policy calibrate")
     assert keys(ask("doctor")) == told("doctor")
     assert keys(ask("completion", "bash")) == told("completion")
-    assert set(said) == set(reference.JSON) == {verb for verbs in VERBS.values() for verb in verbs}
+    assert set(said) == {name.split()[0] for name in reference.JSON} == {verb for v in VERBS.values() for verb in v}
 
 
 def test_every_public_name_is_on_the_page_of_python():
@@ -209,6 +216,7 @@ def test_looking_changes_nothing(committed: World):
     for line in (
         "init",
         "commit ../3.pt",
+        "note HEAD --metric acc=0.5",
         "checkout HEAD~1 -b x",
         "restore HEAD~1",
         "branch x",

@@ -23,13 +23,15 @@ import yaml
 from blake3 import blake3
 
 from ckptvcs import errors
+from ckptvcs.domain import events
 from ckptvcs.domain import manifest as manifests
 from ckptvcs.domain.provenance import Code, DataEntry, Environment, Provenance
 from ckptvcs.formats import components, safetensors_file, tree_file
 from ckptvcs.formats.reading import Artifact, NeutralBuilder, build
 from ckptvcs.porcelain import describe
 from ckptvcs.storage.dvc import pointer
-from ckptvcs.storage.history import commits
+from ckptvcs.storage.files import Lock
+from ckptvcs.storage.history import commits, ledger
 from ckptvcs.storage.history.repository import History, Identity
 from ckptvcs.storage.names import ObjectName
 from tests.support.same import assert_same
@@ -45,6 +47,7 @@ EXAMPLES = {
     "manifest-1": ["manifest", "id"],
     "pointer-1": ["model.dvc", "directory", ".gitignore", "commit", "tag"],
     "cache": ["schema", "layout"],
+    "ledger-1": ["first", "other", "second", "commit"],
 }
 
 
@@ -546,6 +549,108 @@ def test_a_pointer_to_another_manifest_is_refused(committed: World):
 
     assert "do not belong together" in committed.ckpt("restore", "HEAD", status=20).err
     assert "do not belong together" in committed.ckpt("doctor", status=1).out
+
+
+# --------------------------------------------------------------------------------------------------------------- ledger
+
+
+def entry_text(name: str) -> bytes:
+    return examples("ledger-1")[name].encode() + b"\n"
+
+
+def entry_by_hand(name: str, **changed: Any) -> bytes:
+    """An entry of the page, with other values, in the form that the page describes."""
+    document = {**json.loads(entry_text(name)), **changed}
+    return (json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
+
+
+def test_the_entries_are_linked_as_the_page_says():
+    first, other, second = (json.loads(entry_text(name)) for name in ("first", "other", "second"))
+    hashes = {name: hashlib.sha256(entry_text(name)).hexdigest() for name in ("first", "other")}
+
+    assert (first["prev"], second["prev"], other["prev"]) == ("", hashes["first"], "")
+    assert second["seen"] == {other["writer"]: [1, hashes["other"]]}
+    assert first["facts"]["checkpoint"] == examples("manifest-1")["id"]
+    page = (PAGES / "ledger-1.md").read_text(encoding="utf-8")
+    assert all(f"`{value}`" in page for value in hashes.values())
+
+
+@pytest.mark.parametrize("name", ["first", "other", "second"])
+def test_an_entry_has_the_bytes_of_the_page(name: str):
+    event = events.from_bytes(entry_text(name), where=name)
+
+    assert events.to_bytes(event) == entry_text(name) == entry_by_hand(name)
+
+
+def test_the_chains_of_the_page_add_up_to_what_it_says():
+    chains = {
+        "7f3c9a1e5b2d4860": [entry_text("first"), entry_text("second")],
+        "c05e19d7a3864f2b": [entry_text("other")],
+    }
+
+    assert events.check(chains) == ()
+    late = events.joined(events.noted(events.sound(writer, chain)[0]) for writer, chain in chains.items())
+    assert {name: said.value for name, said in late[examples("manifest-1")["id"]].items()} == {  # type: ignore[index]
+        "bleu": 27.4,
+        "val_loss": 0.29,
+    }
+
+
+def test_the_commit_of_an_entry_is_that_of_the_page(tmp_path: Path, git):
+    history, head = History.create(tmp_path / "plain"), None
+    with Lock(tmp_path / "lock", timeout_s=1) as lock:
+        for name in ("first", "second"):
+            when = datetime.fromisoformat(json.loads(entry_text(name))["time"])
+            head = ledger.append(
+                history, "7f3c9a1e5b2d4860", entry_text(name), after=head, op="note", when=when, lock=lock
+            )
+
+    ref = "refs/ckptvcs/ledger/7f3c9a1e5b2d4860"
+    text = examples("ledger-1")["commit"] + "\n"
+    blob = git_id("blob", entry_text("second"))
+    tree = git_id("tree", b"100644 entry.json\0" + bytes.fromhex(blob))
+    assert git("cat-file", "commit", ref, cwd=tmp_path / "plain") == text
+    assert text.startswith(f"tree {tree}\nparent ")
+    page = (PAGES / "ledger-1.md").read_text(encoding="utf-8")
+    assert f"Its id is `{git_id('commit', text.encode())}`" in page
+    assert git("rev-parse", ref, cwd=tmp_path / "plain").strip() == git_id("commit", text.encode())
+
+
+@pytest.mark.parametrize(
+    ("changed", "error"),
+    [
+        ({"format": "ckptvcs-ledger/2"}, errors.NewerVersion),
+        ({"format": "ckptvcs/1"}, errors.BadEntry),
+        ({"more": 1}, errors.BadEntry),
+        ({"n": 1}, errors.BadEntry),
+        ({"n": 2**53}, errors.BadEntry),
+        ({"prev": ""}, errors.BadEntry),
+        ({"op": "note!"}, errors.BadEntry),
+        ({"writer": "7F3C9A1E5B2D4860"}, errors.BadEntry),
+        ({"time": "2026-01-02T07:30:00Z"}, errors.BadEntry),
+        ({"seen": {"c05e19d7a3864f2b": [1, "abc"]}}, errors.BadEntry),
+        ({"actor": "a" * 65}, errors.BadEntry),
+        ({"facts": []}, errors.BadEntry),
+        ({"facts": {"x": "y" * 65_536}}, errors.BadEntry),
+    ],
+    ids=str,
+)
+def test_a_reader_refuses_an_entry(changed: dict[str, Any], error: type[Exception]):
+    with pytest.raises(error):
+        events.from_bytes(entry_by_hand("second", **changed), where="the page")
+
+
+def test_the_writer_is_what_the_page_says(committed: World):
+    committed.ckpt("note", "HEAD", "--metric", "acc=1")
+    path = committed.root / ".git/ckptvcs/writer.json"
+    document = json.loads(path.read_bytes())
+    (ref,) = committed.git("for-each-ref", "--format=%(refname)", "refs/ckptvcs").split()
+    entry = json.loads(committed.git("show", f"{ref}:entry.json"))
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert (set(document), document["folder"]) == ({"id", "salt", "folder"}, path.parent.stat().st_ino)
+    assert ref == f"refs/ckptvcs/ledger/{document['id']}"
+    assert entry["actor"] == blake3(f"{document['salt']}\0test@example.com".encode()).hexdigest()[:16]
 
 
 # ---------------------------------------------------------------------------------------------------------------- cache

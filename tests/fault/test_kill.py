@@ -9,7 +9,8 @@ import pytest
 from tests.support import strace
 from tests.support.scenarios import SCENARIOS, Ground, Scenario, ground
 
-COMMIT, _, CHECKOUT, _ = SCENARIOS
+COMMIT, _, CHECKOUT, *_ = SCENARIOS
+NOTE = next(scenario for scenario in SCENARIOS if scenario.name == "note")
 IN_SHORT = 8
 """Points of a scenario in the default run; `make test-long` takes all of them."""
 
@@ -78,6 +79,30 @@ def test_a_kill_of_the_command_that_cleans_up_after_a_kill(prepared: Ground, tmp
         COMMIT.examine(Ground(here, prepared.before), done=done.returncode == 0)
 
     assert died >= 3
+
+
+def without_writer(prepared: Ground, tmp_path: Path) -> Ground:
+    """The same repository as a clone that has not written to its ledger yet."""
+    new = prepared.copy(tmp_path / "new")
+    (new.world.root / ".git/ckptvcs/writer.json").unlink()
+    return new
+
+
+def test_a_kill_of_the_first_note_of_a_clone_loses_nothing(prepared: Ground, tmp_path: Path):
+    new = without_writer(prepared, tmp_path)
+    points = points_of(NOTE, new, tmp_path)
+    own = [point for point in points if point.fits(r"/ckptvcs/(\.ckptvcs-|writer\.json|ledger)|/refs/ckptvcs/")]
+
+    assert sweep(NOTE, strace.sample(own, IN_SHORT), new, tmp_path) >= IN_SHORT // 2
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_a_kill_of_the_first_note_at_any_point_loses_nothing(prepared: Ground, tmp_path: Path):
+    new = without_writer(prepared, tmp_path)
+    points = points_of(NOTE, new, tmp_path)
+
+    assert sweep(NOTE, points, new, tmp_path) >= len(points) * 0.8
 
 
 @pytest.mark.long

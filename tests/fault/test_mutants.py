@@ -13,7 +13,7 @@ from tests.support.scenarios import SCENARIOS, Ground, Scenario
 
 __all__ = ["prepared"]
 
-COMMIT, _, CHECKOUT, _ = SCENARIOS
+COMMIT, _, CHECKOUT, *_ = SCENARIOS
 
 
 def near(points: list[strace.Point], pattern: str, *, count: int, before: bool = False) -> list[strace.Point]:

@@ -142,6 +142,16 @@ def test_dvc_gc_keeps_what_its_scope_names(committed: World):
         assert repo.load("HEAD")["step"] == 2
 
 
+def test_dvc_goes_through_all_commits_past_the_ledger(committed: World):
+    committed.ckpt("note", "HEAD", "--metric", "acc=1")
+    before = set(committed.objects())
+
+    committed.dvc("gc", "-A", "-f", "-q")
+
+    assert set(committed.objects()) == before
+    assert committed.ckpt("show", "--json").json["metrics"]["acc"] == 1
+
+
 def test_a_save_after_dvc_gc_writes_again_what_gc_took(committed: World):
     with committed.repo() as repo:
         repo.checkout("HEAD~1", new_branch="other")

@@ -38,6 +38,24 @@ def files(manifest: dict) -> list[dict]:
     return [f for component in manifest["components"] for f in component["files"]] + manifest["files"]
 
 
+def ledger(root: Path) -> dict[str, list[dict]]:
+    """The chains of the ledger, oldest entry first; fails unless each entry names the one before it."""
+    chains = {}
+    for ref in git(root, "for-each-ref", "--format=%(refname)", "refs/ckptvcs/ledger").split():
+        prev, entries = "", []
+        for n, commit in enumerate(git(root, "rev-list", "--reverse", "--topo-order", ref).split(), start=1):
+            data = git(root, "show", f"{commit}:entry.json").encode()
+            entry = json.loads(data)
+            writer = ref.rpartition("/")[2]
+            assert (entry["writer"], entry["n"], entry["prev"]) == (writer, n, prev), (
+                f"entry {n} of {ref} is not linked"
+            )
+            entries.append(entry)
+            prev = hashlib.sha256(data).hexdigest()
+        chains[ref] = entries
+    return chains
+
+
 def check(root: Path) -> dict[str, dict]:
     """Fail unless git is sound, every visible object is whole, and every checkpoint has all its objects.
 
@@ -48,6 +66,7 @@ def check(root: Path) -> dict[str, dict]:
         ["git", "fsck", "--strict", "--no-dangling"], cwd=root, capture_output=True, text=True, check=False
     )
     assert fsck.returncode == 0, f"git fsck: {fsck.stdout}{fsck.stderr}"
+    ledger(root)
     cache = root / ".dvc/cache/files/md5"
     sound: dict[str, tuple[int, str]] = {}
     for path in cache.glob("[0-9a-f][0-9a-f]/*"):

@@ -119,6 +119,35 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
         ("with `-n`", "files", "paths in the artifact"),
         ("with `-n`", "new_files", "of these, the files whose objects would be written"),
     ],
+    "note": [
+        ("", "id", "the checkpoint id"),
+        ("", "commit", "the git commit of the checkpoint"),
+        ("", "metrics", "what was noted"),
+        ("", "before", "the metrics that counted until then"),
+        ("", "message", "the message, or an empty text"),
+        ("", "writer", "whose chain of the [ledger](format/ledger-1.md) the note is in; null where nothing was done"),
+        ("", "n", "the number of its entry there; null where nothing was done"),
+        ("", "dry_run", "whether nothing was done"),
+    ],
+    "merge": [
+        ("", "id", "the checkpoint id"),
+        ("", "commit", "the git commit"),
+        ("", "branch", "the branch that it is on"),
+        ("", "step", "the step, or null"),
+        ("", "grade", "`approximate` or `weights-only`"),
+        ("", "notes", "what the user should know"),
+        ("", "method", "the method; beside it the numbers that it takes, such as `weights`, `density` or `lambda`"),
+        ("", "of", "ids of the checkpoints"),
+        ("", "base", "id of the base of `ties`, or null"),
+        ("", "merged", "names of the components that are merged"),
+        ("", "taken", "names of those that are the first checkpoint's"),
+        ("", "left_out", "names of those that are left out"),
+        ("", "track", "the track"),
+        ("", "bytes", "size of the artifact"),
+        ("", "new_bytes", "of these, bytes of objects that were written"),
+        ("with `-n`", "dry_run", "true"),
+        ("with `-n`", "...", "the same without `id`, `commit`, `step` and `grade`"),
+    ],
     "log": [("", "checkpoints", "a list of checkpoints, newest first"), ("", "more", "whether there are more")],
     "show": [
         ("", "...", "all keys of a checkpoint"),
@@ -177,6 +206,32 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
         ("", "format", "its format"),
         ("", "dry_run", "whether nothing was done"),
     ],
+    "policy show": [("", "...", "all [keys](configuration.md#keys) of the configuration")],
+    "policy calibrate": [
+        ("", "source", "`ledger`, or `checkpoints` where that tells of no run"),
+        ("", "saves", "how many saves there were whose cost is known"),
+        ("", "runs", "how many runs"),
+        ("", "starts", "how often they were started"),
+        ("", "failures", "how often training was broken off or ended with an exception"),
+        ("", "preemptions", "how often it was preempted"),
+        ("", "uptime_s", "seconds of training"),
+        ("", "cost_median_s", "seconds that a save took from training; null if that is not known, as below"),
+        ("", "cost_p90_s", "what nine of ten saves did not exceed"),
+        ("", "duration_median_s", "seconds until a save was durable"),
+        ("", "duration_p90_s", "what nine of ten saves did not exceed"),
+        ("", "mtbf_s", "mean seconds between failures that is reckoned with"),
+        ("", "mtbf_low_s", "it is at least that, with 95 % confidence"),
+        ("", "mtbf_high_s", "it is at most that, with 95 % confidence; null without a failure"),
+        ("", "overhead", "the part of the work that saves may cost"),
+        ("", "young_s", "the interval of Young"),
+        ("", "daly_s", "the interval of Daly"),
+        ("", "budget_s", "the shortest interval within the overhead"),
+        ("", "interval_s", "the proposal: seconds of work between two saves"),
+        ("", "lost", "the part of the time that is then lost to saves and to work done again"),
+        ("", "now_s", "median seconds between two saves until now"),
+        ("", "lost_now", "the part of the time that is lost with them"),
+        ("", "save", "what can be written into `ckpt.yaml`"),
+    ],
     "doctor": [("", "findings", "a list of `what`, `why`, `next_step`; empty if all is well")],
     "completion": [("", "shell", "the shell"), ("", "script", "the script")],
 }
@@ -192,7 +247,8 @@ CHECKPOINT_KEYS = [
     ("run", "`id` and `name`"),
     ("step", "the step, or null"),
     ("epoch", "the epoch, or null"),
-    ("metrics", "metrics by name"),
+    ("metrics", "metrics by name: those of the manifest, and the late ones, which override them"),
+    ("late_metrics", "of these, those that were noted later: name -> `value`, `time`, `writer`, `n`, `message`"),
     ("params", "hyperparameters by name"),
     ("reason", "why it was saved"),
     ("grade", "`exact`, `approximate` or `weights-only`"),
@@ -222,8 +278,15 @@ def cli_page() -> str:
         for verb in verbs:
             command = cli.get_command(context, verb)
             assert command is not None
-            parts += verb_parts(verb, command)
+            parts += group_parts(verb, command) if isinstance(command, click.Group) else verb_parts(verb, command)
     return page("Command line", *parts)
+
+
+def group_parts(verb: str, group: click.Group) -> Iterator[str]:
+    yield f"### ckpt {verb}"
+    yield inspect.cleandoc(str(group.help))
+    for name, command in group.commands.items():
+        yield from verb_parts(f"{verb} {name}", command)
 
 
 def verb_parts(verb: str, command: click.Command) -> Iterator[str]:
@@ -407,8 +470,9 @@ def worded(*, as_json: bool) -> str:
 # Values that the public methods return: where they are, and in which order the page has them.
 VALUES = [
     ("ckptvcs.porcelain.commit", "Receipt"),
-    ("ckptvcs.train.checkpointer", "Resumed"),
+    ("ckptvcs.train.resume", "Resumed"),
     ("ckptvcs.domain.checkpoint", "Checkpoint"),
+    ("ckptvcs.domain.events", "Noted"),
     ("ckptvcs.domain.manifest", "Manifest"),
     ("ckptvcs.porcelain.load", "State"),
     ("ckptvcs.porcelain.status", "Status"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from blake3 import blake3
 
 from tests.support import oracle, strace
 from tests.support.states import training_state
@@ -31,6 +33,9 @@ class Ground:
     def copy(self, to: Path) -> Ground:
         shutil.rmtree(to, ignore_errors=True)
         shutil.copytree(self.folder, to, symlinks=True)
+        writer = to / "repo/.git/ckptvcs/writer.json"
+        if writer.exists():  # it knows a copy of its folder from the folder itself, and here they are to be one
+            writer.write_text(json.dumps({**json.loads(writer.read_bytes()), "folder": writer.parent.stat().st_ino}))
         return Ground(to, self.before)
 
 
@@ -83,6 +88,7 @@ def ground(folder: Path) -> Ground:
     torch.save(training_state(0, width=16), folder / "zero.pt")
     world.ckpt("commit", folder / "zero.pt")
     world.ckpt("commit", folder / "a.pt")
+    world.ckpt("note", "main@step:0", "--metric", "acc=0.25")
     (world.root / "train.py").write_text(WORK)
     return Ground(folder, oracle.checkpoints(world.root))
 
@@ -122,9 +128,20 @@ def _restored(ground: Ground) -> None:
     assert oracle.git(root, "rev-parse", "--abbrev-ref", "HEAD").strip() == "main"
 
 
+def _noted(ground: Ground) -> None:
+    root = ground.world.root
+    said = [entry["facts"] for entries in oracle.ledger(root).values() for entry in entries]
+    tip = oracle.git(root, "show", "main:checkpoints/model.json").encode()
+    assert {"checkpoint": blake3(tip).hexdigest(), "message": "", "metrics": {"acc": 0.5}} in said
+    assert {"acc": 0.25} in [facts["metrics"] for facts in said], "the note before was lost"
+    assert ground.world.ckpt("show", "--json").json["metrics"]["acc"] == 0.5
+    assert oracle.git(root, "status", "--porcelain").split("\n") == [" M train.py", ""]
+
+
 SCENARIOS = [
     Scenario("commit", ("commit", "../b.pt"), _committed),
     Scenario("commit-elsewhere", ("commit", "../b.pt", "--branch", "exp"), _committed_elsewhere),
     Scenario("checkout", ("checkout", "main@step:0"), _checked_out),
     Scenario("restore", ("restore", "main@step:0"), _restored),
+    Scenario("note", ("note", "main", "--metric", "acc=0.5"), _noted),
 ]

@@ -131,7 +131,14 @@ def test_only_render_prints(module: Path):
 
 
 def test_every_verb_has_its_porcelain_and_its_tests():
-    shared = {"branch": "refs", "tag": "refs", "export": "exchange", "restore": "checkout", "diff": "compare"}
+    shared = {
+        "branch": "refs",
+        "tag": "refs",
+        "export": "exchange",
+        "restore": "checkout",
+        "diff": "compare",
+        "policy": "calibrate",
+    }
     alone = {"completion"}
     verbs = {p.stem for p in (PACKAGE / "cli").glob("*.py")} - {
         "__init__",

@@ -25,6 +25,7 @@ BlobId = NewType("BlobId", str)
 
 HEADS = "refs/heads/"
 TAGS = "refs/tags/"
+OURS = "refs/ckptvcs/"  # what we keep in git beside checkpoints, such as the ledger: it leads to none
 
 _PARENTS = re.compile(r"(.*?)((?:[~^]\d{0,9})*)")
 _STEP = re.compile(r"([~^])(\d*)")
@@ -253,8 +254,8 @@ class History:
                 return None  # a tag may stand for a tree or a blob; those are no commits, and none of our business
 
     def remote_tips(self) -> dict[str, CommitId]:
-        """Every ref outside of `refs/heads` and `refs/tags` that leads to a commit."""
-        return {name: tip for name, tip in self._refs("refs/") if not name.startswith((HEADS, TAGS))}
+        """Every ref outside of `refs/heads` and `refs/tags` that leads to a commit, and is none of our own book-keeping."""
+        return {name: tip for name, tip in self._refs("refs/") if not name.startswith((HEADS, TAGS, OURS))}
 
     # ---- commits and files
 

@@ -51,7 +51,7 @@ def test_no_memory_is_an_empty_one():
         [],
         "text",
         7,
-        object(),
+        pytest.param(object(), id="object"),
         {"version": 2},
         {"colour": "red"},
         {"step": "7"},

@@ -72,6 +72,7 @@ def test_the_end_of_the_loop_is_not_decided_here():
         ([0], []),
         ([0, 9, 18, 12, 19, 20, 21], [18, 20]),
         ([0, 15, 10, 11], [15, 10]),
+        ([-5, -1, 0, 3, 9, 11], [11]),
     ],
     ids=str,
 )
@@ -125,6 +126,7 @@ def epochs(*values: float | None) -> list[Moment]:
         (1, [1, 2, 3], [0, 1, 2]),
         (3, [0, 5, 6], [1, 2]),
         (1, [None, 0, None, 1, None], [3]),
+        (1, [0, None, 1.5], [2]),
         (1, [None, None], []),
         (1, [NAN, INF, 0, 1], [3]),
         (1, [3.5, 3.9, 4.1], [2]),
@@ -253,6 +255,23 @@ def test_a_better_value_that_was_saved_for_another_reason_is_the_best():
         6: ("every_n_steps: 2",),
         8: ("every_n_steps: 2", "on_improvement: loss 0.5 -> 0.45"),
     }
+
+
+def test_a_value_that_was_skipped_is_not_saved_with_a_later_step():
+    triggers, memory = triggers_of(Save(on_improvement=Improvement(monitor="loss"))), Memory()
+    memory, _ = look(triggers, memory, Moment(step=1, time_s=1, metrics={"loss": 0.3}))
+    memory, _ = look(triggers, memory, Moment(step=2, time_s=2))
+
+    memory = saved(memory, Moment(step=2, time_s=2), None)
+
+    assert look(triggers, memory, Moment(step=3, time_s=3, metrics={"loss": 0.4}))[1]
+
+
+def test_a_run_that_begins_anew_at_an_earlier_step_need_not_wait():
+    save = Save(on_improvement=Improvement(monitor="loss", min_interval=10))
+    moments = [Moment(step=n, time_s=0, metrics={"loss": value}) for n, value in ((500, 0.5), (3, 0.4), (4, 0.3))]
+
+    assert list(run(save, moments)) == [500, 3]
 
 
 def test_a_save_of_another_step_takes_no_value_over():

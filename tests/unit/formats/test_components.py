@@ -105,4 +105,4 @@ def test_a_container_that_holds_itself_is_looked_into_once():
     loop: dict[str, Any] = {}
     loop["self"] = loop
 
-    assert parts({"loop": loop, "model": {"w": T}}) == {"model": "model"}
+    assert parts({"circle": loop, "model": {"w": T}}) == {"model": "model"}

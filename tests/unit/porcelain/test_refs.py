@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -327,3 +328,21 @@ def test_a_repository_that_another_process_holds_gets_no_names(repository: Repos
             act(repository, "new")
 
     assert world.git("for-each-ref", "--format=%(refname)") == "refs/heads/main"
+
+
+@pytest.mark.parametrize("verb", ["branch", "tag"])
+def test_what_a_killed_commit_left_is_finished_first(repo: Repo, world: World, state, verb: str):
+    """A kill after the branch moved and before index and pointers followed, as the note under the lock tells it."""
+    repo.commit(state(1))
+    followed = [".git/index", "checkpoints/model.dvc", "checkpoints/model.json"]
+    before = {path: (world.root / path).read_bytes() for path in followed}
+    repo.commit(state(2))
+    for path, data in before.items():
+        (world.root / path).write_bytes(data)
+    note = {"ref": "refs/heads/main", "commit": world.git("rev-parse", "HEAD"), "track": "model"}
+    (world.root / ".git/ckptvcs/lock").write_text(json.dumps({"follow": note}))
+    assert world.git("status", "--porcelain") != ""
+
+    getattr(repo, verb)("x")
+
+    assert world.git("status", "--porcelain") == ""

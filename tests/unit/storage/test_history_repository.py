@@ -159,6 +159,7 @@ def named(ask) -> None:
     ask("tag", "tree", "HEAD^{tree}")
     ask("update-ref", "refs/remotes/origin/main", "HEAD~1")
     ask("update-ref", "refs/ckptvcs/ledger/me", "HEAD")
+    ask("update-ref", "refs/pull/1/head", "HEAD")
     ask("update-ref", "refs/notes/blob", "HEAD:a.txt")
 
 
@@ -174,7 +175,7 @@ def test_every_branch_and_tag_of_a_commit_is_listed(named: None, history: Histor
         ("light", second),
         ("twice", first),
     ]
-    assert history.remote_tips() == {"refs/remotes/origin/main": first, "refs/ckptvcs/ledger/me": second}
+    assert history.remote_tips() == {"refs/remotes/origin/main": first, "refs/pull/1/head": second}
 
 
 def test_a_tag_says_its_message_if_it_has_one(named: None, history: History):

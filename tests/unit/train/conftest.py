@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from ckptvcs import Checkpointer
+from ckptvcs.errors import CkptvcsError
 from tests.support.world import World
 from tests.unit.storage.conftest import _libgit2_sees_this_home, flip, without_privilege
 
@@ -74,6 +76,23 @@ class Loader:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.position = state["position"]
+
+
+@pytest.fixture
+def keeper(world: World) -> Callable[..., Checkpointer]:
+    """Makes checkpointers of the run `r`; they are closed when the test ends."""
+    made: list[Checkpointer] = []
+
+    def make(parts: dict[str, Any], **options: Any) -> Checkpointer:
+        made.append(Checkpointer(**{"run": "r", "repo": world.root, **parts, **options}))
+        return made[-1]
+
+    yield make
+    for checkpointer in made:
+        try:
+            checkpointer.close()
+        except CkptvcsError:
+            continue  # what went wrong is what the test was about
 
 
 @pytest.fixture

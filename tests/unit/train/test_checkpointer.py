@@ -17,7 +17,6 @@ import torch
 
 from ckptvcs import Checkpointer, Repo
 from ckptvcs.errors import (
-    CkptvcsError,
     FormatError,
     IntegrityError,
     MissingObject,
@@ -31,23 +30,6 @@ from ckptvcs.errors import (
 from tests.support import oracle
 from tests.support.same import assert_same
 from tests.support.world import World
-
-
-@pytest.fixture
-def keeper(world: World) -> Callable[..., Checkpointer]:
-    """Makes checkpointers of the run `r`; they are closed when the test ends."""
-    made: list[Checkpointer] = []
-
-    def make(parts: dict[str, Any], **options: Any) -> Checkpointer:
-        made.append(Checkpointer(**{"run": "r", "repo": world.root, **parts, **options}))
-        return made[-1]
-
-    yield make
-    for checkpointer in made:
-        try:
-            checkpointer.close()
-        except CkptvcsError:
-            continue  # what went wrong is what the test was about
 
 
 class Part:

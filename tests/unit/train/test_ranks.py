@@ -1,0 +1,68 @@
+"""Several processes that train together: one of them writes, and each of them gets back what is its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from ckptvcs import Repo
+from ckptvcs.train import ranks
+from tests.support.world import World
+
+STEPS = 11
+
+
+def together(world: World, *args: int, count: int = 2) -> list[list[str]]:
+    """Run the training in several processes; returns the lines that each told."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    path = f"{Path(__file__).parents[3]}:{os.environ.get('PYTHONPATH', '')}"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.support.ranks_loop", *map(str, args)],
+            cwd=world.root,
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+    told = [process.communicate(timeout=120) for process in started]
+    for process, (_, errors) in zip(started, told, strict=True):
+        assert process.returncode in (0, 9), errors
+    return [[line for line in out.splitlines() if line.startswith(("step", "end"))] for out, _ in told]
+
+
+def test_a_run_of_two_ranks_that_was_stopped_goes_on_bit_for_bit(world: World, tmp_path: Path):
+    expected = together(World.create(tmp_path / "other"), STEPS)
+
+    before = together(world, STEPS, 7)
+    after = together(world, STEPS)
+
+    assert [lines[0] for lines in expected] != [expected[0][0]] * 2, "the ranks do the same, so that nothing is shown"
+    for rank in range(2):
+        assert before[rank] == expected[rank][:7]
+        assert after[rank] == expected[rank][7:], "from the save at step 6 on"
+    with Repo(world.root) as repo:
+        assert [c.manifest.step for c in repo.log("ranks")] == [9, 6, 3]
+        assert set(repo.load("ranks")["rng"]) == {ranks.RANKS}
+
+
+def test_one_process_has_nothing_to_gather():
+    state = {"a": torch.ones(2)}
+
+    assert ranks.gathered(state) is state
+    assert ranks.own(state) is state
+    assert ranks.agreed("x") == ranks.any_says("x") == "x"
+    assert (ranks.rank(), ranks.size()) == (0, 1)
+
+
+def test_what_several_ranks_saved_one_takes_its_part_of():
+    assert ranks.own({ranks.RANKS: [1, 2]}) == 1
