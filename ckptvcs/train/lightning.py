@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.domain import provenance
-from ckptvcs.errors import UsageError
 from ckptvcs.porcelain.config import save_policy
 from ckptvcs.train import capture, ranks, resume
 from ckptvcs.train.flavour import ModelCheckpoint
