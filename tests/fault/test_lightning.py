@@ -95,13 +95,15 @@ def check_kill(tmp_path: Path, loader: str, after: int, whole: list[str]) -> Non
         assert len(second) < len(whole), "it began anew"
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("loader", ["plain", "stateful"])
-def test_a_training_killed_at_random_points_ends_as_one_that_went_through(tmp_path: Path, through, loader: str):
-    whole = through(loader, tmp_path)
+POINTS = [(kind, after) for kind in ("plain", "stateful") for after in random.Random(kind).sample(range(1, LINES), 20)]
 
-    for after in random.Random(loader).sample(range(1, LINES), 20):
-        check_kill(tmp_path, loader, after, whole)
+
+@pytest.mark.long
+@pytest.mark.parametrize(("loader", "after"), POINTS)
+def test_a_training_killed_at_random_points_ends_as_one_that_went_through(
+    tmp_path: Path, through, loader: str, after: int
+):
+    check_kill(tmp_path, loader, after, through(loader, tmp_path))
 
 
 def test_a_training_killed_twice_and_told_to_end_once_ends_as_one_that_went_through(tmp_path: Path, through):
