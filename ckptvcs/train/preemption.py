@@ -12,7 +12,7 @@ from ckptvcs.domain import policy
 from ckptvcs.train import capture, ranks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ckptvcs.porcelain.commit import Receipt
     from ckptvcs.train.parts import Parts
@@ -97,6 +97,13 @@ class Preemption:
         return self._grace_s - (time.monotonic() - self._announced[2]) if self._announced else self._grace_s
 
 
+def expected_s(last: Saved | None, parts: Iterable[Any]) -> float:
+    """How long a whole save will take, in seconds: as the last one did, else by the size of the states of its parts."""
+    if last is not None:
+        return last.seconds
+    return sum(capture.nbytes(part.state_dict()) for part in parts) / _ASSUMED_BYTES_PER_S
+
+
 def within_grace(parts: Parts, last: Saved | None, left_s: float) -> tuple[Mapping[str, Any], str]:
     """The parts that can be saved in the time that is left, and, if those are not all, what to say about it.
 
@@ -105,8 +112,7 @@ def within_grace(parts: Parts, last: Saved | None, left_s: float) -> tuple[Mappi
         last: the last save, which tells how long one takes; else that is guessed from the size of the state.
         left_s: seconds until the process is killed.
     """
-    nbytes = sum(capture.nbytes(part.state_dict()) for part in parts.by_name.values()) if last is None else 0
-    needed_s, left_s = ranks.agreed((last.seconds if last else nbytes / _ASSUMED_BYTES_PER_S, left_s))
+    needed_s, left_s = ranks.agreed((expected_s(last, parts.by_name.values()), left_s))
     if needed_s <= left_s:
         return parts.by_name, ""
     some = parts.with_roles("model", "optimizer")

@@ -104,7 +104,7 @@ def find(
 
 def fork_if_needed(saver: Saver, checkpoint: Checkpoint) -> None:
     """Leave the branch of the run to its newer checkpoints, if it has some: what follows goes to a new branch."""
-    newest = next(of_the_run(saver), None)
+    newest = newest_of(saver)
     if newest is not None and newest.id != checkpoint.id:
         before = saver.branch
         saver.fork()
@@ -115,6 +115,11 @@ def fork_if_needed(saver: Saver, checkpoint: Checkpoint) -> None:
             newest.manifest.step,
             saver.branch,
         )
+
+
+def newest_of(saver: Saver) -> Checkpoint | None:
+    """The newest checkpoint of the run, whole or not; None if it has none."""
+    return next(of_the_run(saver), None)
 
 
 def of_the_run(saver: Saver) -> Iterator[Checkpoint]:

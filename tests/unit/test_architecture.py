@@ -29,6 +29,8 @@ ALLOWED = {
 # Dependency -> the modules that may import it.
 DOORS = {
     "torch": ("formats/torch_state.py", "train/"),
+    "lightning": ("train/flavour.py",),
+    "pytorch_lightning": ("train/flavour.py",),
     "pygit2": ("storage/history/",),
     "configobj": ("storage/dvc/",),
     "pathspec": ("storage/dvc/",),
