@@ -469,6 +469,7 @@ def worded(*, as_json: bool) -> str:
 
 # Values that the public methods return: where they are, and in which order the page has them.
 FACES = [
+    ("ckptvcs.train.lightning", "CkptCallback"),
     ("ckptvcs.train.transformers", "CkptCallback"),
     ("ckptvcs.train.accelerate", "CkptAccelerate"),
 ]
@@ -530,7 +531,8 @@ def class_parts(cls: type) -> Iterator[str]:
 def face_parts(module: str, name: str) -> Iterator[str]:
     """A class that a framework calls: what users call of it, and what it is given."""
     cls = getattr(import_module(module), name)
-    yield f"## {name}"
+    title = f"{module.rpartition('.')[2]}.{name}"
+    yield f"## {title}"
     yield "For who has the framework installed; it is not among the names of `ckptvcs` itself."
     yield fenced(signature(f"{module}.{name}", cls), "python")
     yield from docstring_parts(cls)
@@ -539,7 +541,7 @@ def face_parts(module: str, name: str) -> Iterator[str]:
     members = {key: member for base in reversed(own) for key, member in vars(base).items()}
     for key, member in members.items():
         if not key.startswith(("_", "on_")) and inspect.isfunction(member):
-            yield f"### {name}.{key}"
+            yield f"### {title}.{key}"
             yield from function_parts(f"{name}.{key}", member)
 
 
