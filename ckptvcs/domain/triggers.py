@@ -77,6 +77,17 @@ def saved(memory: Memory, moment: Moment, cost_s: float | None) -> Memory:
     )
 
 
+def not_saved(memory: Memory, before: Memory) -> Memory:
+    """Take back that a save was taken: it has failed.
+
+    Args:
+        memory: as it is now.
+        before: as it was when `saved` was told of that save.
+    """
+    owed = (*before.owed, *(reason for reason in memory.owed if reason not in before.owed))
+    return replaced(memory, saved_s=before.saved_s, saves=before.saves, bests=before.bests, owed=owed)
+
+
 def resumed(memory: Memory, *, failures: int | None = None, uptime_s: float | None = None) -> Memory:
     """Carry a memory over into a new process, whose clock begins at 0.
 

@@ -86,22 +86,46 @@ def _trained(module: torch.nn.Module) -> Iterator[tuple[str, bool]]:
             yield f"{prefix}.{name}" if prefix else name, any(p.requires_grad for p in own.values())
 
 
+def aux_names(paths: Sequence[Path]) -> list[str]:
+    """Where auxiliary files lie in an artifact.
+
+    Raises:
+        UsageError: two of them have one name.
+    """
+    outside = [path.is_absolute() or ".." in path.parts for path in paths]
+    names = [f"{AUX}/{path.name if out else path.as_posix()}" for path, out in zip(paths, outside, strict=True)]
+    if len(set(map(str.casefold, names))) < len(names):
+        raise UsageError(
+            "cannot keep auxiliary files",
+            why=f"two of them have one name: {', '.join(map(str, paths))}",
+            next_step="rename one of them",
+        )
+    return names
+
+
 def aux_files(paths: Sequence[Path]) -> dict[str, bytes]:
     """Files that belong to each checkpoint, by their path in the artifact: as they are now.
 
     Raises:
-        UsageError: one cannot be read.
+        UsageError: one cannot be read, or two have one name.
     """
     found = {}
-    for path in paths:
-        name = path.name if path.is_absolute() or ".." in path.parts else path.as_posix()
+    for name, path in zip(aux_names(paths), paths, strict=True):
         try:
-            found[f"{AUX}/{name}"] = path.read_bytes()
+            found[name] = path.read_bytes()
         except OSError as err:
             raise UsageError(
                 f"cannot save '{path}'", why=str(err.strerror).lower(), next_step="check aux=[...]"
             ) from err
     return found
+
+
+def is_sharded(part: Any) -> bool:
+    """Whether a module has only a share of its parameters in this process, as FSDP leaves it."""
+    if not isinstance(part, torch.nn.Module):
+        return False
+    kinds = {type(module).__name__ for module in part.modules()} | {type(p).__name__ for p in part.parameters()}
+    return bool(kinds & {"DTensor", "FullyShardedDataParallel"})
 
 
 def nbytes(state: Any) -> int:

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ckptvcs.domain import provenance
 from ckptvcs.errors import UsageError
 from ckptvcs.porcelain import incoming
+from ckptvcs.porcelain.api import unwrapped
 from ckptvcs.porcelain.checkpoints import require_checkpoint
 from ckptvcs.porcelain.config import save_policy
 from ckptvcs.train import ranks, resume
 from ckptvcs.train.averages import WeightAverage
-from ckptvcs.train.parts import LOOP, Parts
-from ckptvcs.train.preemption import Preempted, Preemption, within_grace
+from ckptvcs.train.keeper import Keeper
+from ckptvcs.train.parts import Parts
 from ckptvcs.train.saver import Facts, Saver, metric
-from ckptvcs.train.watch import Place, Watch
+from ckptvcs.train.watch import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ckptvcs.domain.calibration import Recorded
-    from ckptvcs.domain.checkpoint import Checkpoint
     from ckptvcs.domain.policy import Save
     from ckptvcs.porcelain.commit import Receipt
     from ckptvcs.train.parts import Every
     from ckptvcs.train.resume import Resumed
-
-_log = logging.getLogger("ckptvcs")
 
 
 class Checkpointer:
@@ -86,31 +80,18 @@ class Checkpointer:
         self._saver = Saver(
             repo, run=run, branch=branch, track=track, asynchronous=asynchronous, params=params, data=data
         )
-        self._policy = save_policy(self._saver.repo.config, policy)
-        self._parts.check_grade(self._policy.grade)
-        self._watch = Watch(self._policy)
-        self._preemption = Preemption.of(self._policy, probe=preempted)
-        self._place: Place | None = None
-        self._closed = False
+        policy = save_policy(self._saver.repo.config, policy)
+        self._keeper = Keeper(self._parts, self._saver, policy, preempted=preempted)
 
     def __enter__(self) -> Checkpointer:
-        self._preemption.install()
+        self._keeper.preemption.install()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if kind is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
             self.close()
-            return
-        # The exception that ended the loop is the one to raise; what else goes wrong is told.
-        try:
-            if self._policy.on_exception and not issubclass(kind, Preempted):
-                self._save_place(f"on_exception: {kind.__name__}", grade_at_most=provenance.APPROXIMATE)
-        except Exception:  # noqa: BLE001 - it is logged
-            _log.exception("the state could not be saved after %s", kind.__name__)
-        try:
-            self._close("preempted" if issubclass(kind, Preempted) else "exception")
-        except Exception:  # noqa: BLE001 - it is logged
-            _log.exception("a save in the background failed")
+        else:
+            self._keeper.fail(kind)
 
     # ---- saving
 
@@ -137,28 +118,18 @@ class Checkpointer:
             Preempted: the process is to end, and the state is durable.
             CkptvcsError: this save failed, or one before it did in the background.
         """
-        self._saver.raise_failure()
-        self._preemption.install()
-        self._parts.update_averages("step")
-        values = {name: metric(name, value) for name, value in (metrics or {}).items()}
-        self._place = Place(step=step, epoch=epoch, samples=samples, metrics=values)
-        reasons = self._watch.look(step, epoch=epoch, metrics=values, busy=self._saver.is_busy)
-        if (end := ranks.any_says(self._preemption.announced())) is not None:
-            self._save_and_leave(*end)
-        reasons = tuple(ranks.agreed(() if reasons and self._skips(step) else reasons))
-        if reasons:
-            self.save(step, metrics=values, epoch=epoch, reason="; ".join(reasons))
-        return reasons
-
-    def _skips(self, step: int) -> bool:
-        if self._policy.when_busy != "skip" or not self._saver.is_busy:
-            return False
-        _log.warning("step %s is not saved: the save before it is still under way", step)
-        return True
+        self._keeper.refuse_if_closed("step")
+        place = Place(
+            step=_whole("step", step),
+            epoch=None if epoch is None else unwrapped(epoch),
+            samples=None if samples is None else _whole("samples", samples),
+            metrics={name: metric(name, value) for name, value in (metrics or {}).items()},
+        )
+        return self._keeper.tell(place)
 
     def event(self, name: str) -> None:
         """Say that something happened that the policy may save for: `on_event: [NAME]`."""
-        self._watch.event(name)
+        self._keeper.watch.event(name)
 
     def save(
         self,
@@ -184,46 +155,14 @@ class Checkpointer:
         Raises:
             CkptvcsError: this save failed, or the one before it did in the background.
         """
-        facts = Facts(step=step, metrics=metrics or {}, epoch=epoch, message=message, reason=reason)
-        return self._save(facts, self._parts.by_name)
-
-    def _save(self, facts: Facts, parts: Mapping[str, Any]) -> Receipt | None:
-        if self._closed:
-            raise UsageError("cannot save", why="this Checkpointer is closed", next_step="save before 'close'")
-        self._saver.wait()
-        self._watch.saving()
-        self._parts.update_averages("save")
-        states = self._parts.states(parts)
-        if self._place is not None:
-            self._place = replace(self._place, saved=True)
-            states[LOOP] = {"samples": self._place.samples, "triggers": self._watch.remembered()}
-        if ranks.rank() != 0:
-            return None
-        receipt = self._saver.save(self._parts.incoming(states), facts)
-        self._watch.saved(self._saver.blocked_s)
-        return receipt
-
-    def _save_and_leave(self, why: str, status: int) -> None:
-        """Save within the grace period, and end the process."""
-        parts, shortage = within_grace(self._parts, self._saver.last, self._preemption.left_s())
-        if shortage:
-            _log.warning("%s announced the end%s", why, shortage)
-        self._save_place(f"on_preemption: {why}{shortage}", parts)
-        receipt = self.wait_until_finished()
-        self._preemption.remove()
-        _log.warning("%s announced the end: the last step is saved, the process ends", why)
-        raise Preempted(why, receipt, status)
-
-    def _save_place(
-        self, reason: str, parts: Mapping[str, Any] | None = None, *, grade_at_most: str | None = None
-    ) -> None:
-        """Save the state of the last step, unless that was done."""
-        place = self._place
-        if place is not None and not place.saved:
-            facts = Facts(
-                step=place.step, metrics=place.metrics, epoch=place.epoch, reason=reason, grade_at_most=grade_at_most
-            )
-            self._save(facts, self._parts.by_name if parts is None else parts)
+        facts = Facts(
+            step=_whole("step", step),
+            metrics=metrics or {},
+            epoch=None if epoch is None else unwrapped(epoch),
+            message=message,
+            reason=reason,
+        )
+        return self._keeper.save(facts)
 
     def ema(
         self, *, decay: float | None = None, last: int | None = None, every: Every = "step", **options: Any
@@ -276,7 +215,7 @@ class Checkpointer:
         Raises:
             CkptvcsError: it failed; nothing of it was committed.
         """
-        return self._saver.wait()
+        return self._keeper.wait()
 
     def close(self) -> None:
         """Save the last step if the policy says so, wait for the save under way, and let go of everything.
@@ -284,21 +223,7 @@ class Checkpointer:
         Raises:
             CkptvcsError: a save failed.
         """
-        if self._closed:
-            return
-        try:
-            if self._policy.on_exit:
-                self._save_place("on_exit")
-        finally:
-            self._close("closed")
-
-    def _close(self, how: str) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._preemption.remove()
-        self._saver.end(how, None if self._place is None else self._place.step)
-        self._saver.close()
+        self._keeper.close()
 
     # ---- going on
 
@@ -322,15 +247,7 @@ class Checkpointer:
             IntegrityError: there are checkpoints, and not one of them is whole.
             FormatError: parts are missing or do not fit; every difference is listed.
         """
-        self._saver.wait()
-        needed = list(self._parts.by_name if components is None else components) if strict else []
-        found = resume.find(self._saver, revision, needed)
-        if found is None:
-            return None
-        if revision is not None:
-            resume.fork_if_needed(self._saver, found.checkpoint)
-        past = self._saver.past() if revision is None else None
-        return self._put_back(found.checkpoint, found.skipped, strict=strict, components=components, past=past)
+        return self._keeper.resume(revision, strict=strict, components=components)
 
     def restore(self, step: int) -> Resumed:
         """Go back to a step of this run, after it diverged, say. The branch keeps what was saved since.
@@ -341,7 +258,7 @@ class Checkpointer:
         """
         self._saver.wait()
         checkpoint = require_checkpoint(self._saver.repo, f"{self._saver.branch}@step:{step}", self._saver.track)
-        return self._put_back(checkpoint, strict=True, components=None)
+        return self._keeper.put_back(checkpoint, strict=True, components=None)
 
     def warm_start(
         self, source: str | Path, *, strict: bool = False, components: Sequence[str] | None = None
@@ -358,34 +275,19 @@ class Checkpointer:
             FormatError: the file cannot be read, or with `strict` does not fit.
         """
         self._saver.wait()
-        if self.latest_step() is not None:
+        newest = resume.newest_of(self._saver)
+        if newest is not None and newest.manifest.reason != resume.WARM_START:
             raise UsageError(
                 f"cannot begin run '{self._saver.run}' with '{source}'",
                 why="it has checkpoints already",
                 next_step="go on with resume(), or give the run another name",
             )
-        self._saver.save_now(incoming.from_path(Path(source)), Facts(step=None, reason="warm_start"))
+        if ranks.rank() == 0:
+            self._saver.save_now(incoming.from_path(Path(source)), Facts(step=None, reason=resume.WARM_START))
+        tip = ranks.agreed(self._saver.receipt.id if self._saver.receipt else None)
         wanted = list(components) if components is not None else list(self._parts.by_name)
-        newest = require_checkpoint(self._saver.repo, self._saver.branch, self._saver.track)
-        return self._put_back(newest, strict=strict, components=wanted)
-
-    def _put_back(
-        self,
-        checkpoint: Checkpoint,
-        skipped: tuple[str, ...] = (),
-        *,
-        strict: bool,
-        components: Sequence[str] | None,
-        past: Recorded | None = None,
-    ) -> Resumed:
-        mine, wanted = self._parts.by_name, self._parts.wanted(components)
-        resume.require_components(checkpoint, [name for name in wanted if strict and name in mine])
-        states, left = resume.put_back(self._saver, checkpoint, mine, wanted, strict=strict)
-        loop = states.get(LOOP) or {}
-        if "triggers" in loop:
-            self._watch.go_on(loop["triggers"], past=past)
-        left = resume.restore_generators(states, left)
-        return resume.resumed(self._saver, checkpoint, samples=loop.get("samples"), skipped=skipped, left=left)
+        started = require_checkpoint(self._saver.repo, tip, self._saver.track)
+        return self._keeper.put_back(started, strict=strict, components=wanted)
 
     # ---- looking
 
@@ -396,3 +298,15 @@ class Checkpointer:
     def best_step(self, metric: str | None = None) -> int | None:
         """The step of the best checkpoint of the run; by the metric that ckpt.yaml names, if none is given."""
         return self._saver.step_at(f"best:{metric}" if metric else "best")
+
+
+def _whole(what: str, value: Any) -> int:
+    """A whole number of any library as Python's.
+
+    Raises:
+        UsageError: it is none.
+    """
+    number = unwrapped(value)
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise UsageError(f"{what} cannot be {value!r}", why="it is a whole number", next_step="pass an int")
+    return number

@@ -53,7 +53,7 @@ def _unlike(own: Any, saved: Any) -> str:
         )
     if torch.nn.parameter.is_lazy(own):  # takes whatever shape comes first
         return ""
-    if own.shape != saved.shape:
+    if own.shape != saved.shape and own.numel():  # an empty buffer is made as large as what is loaded, as observers do
         return f"has shape {tuple(saved.shape)} in the checkpoint, {tuple(own.shape)} here"
     return "" if own.dtype == saved.dtype else f"is {saved.dtype} in the checkpoint, {own.dtype} here"
 
@@ -80,7 +80,13 @@ def _of_group(ours: Mapping[str, Any], theirs: Mapping[str, Any], moments: Mappi
         return
     for number, parameter in zip(theirs["params"], ours["params"], strict=True):
         for key, moment in (moments.get(number) or {}).items():
-            if key in _LIKE_THE_PARAMETER and isinstance(moment, torch.Tensor) and moment.shape != parameter.shape:
+            lazy = torch.nn.parameter.is_lazy(parameter)
+            if (
+                key in _LIKE_THE_PARAMETER
+                and isinstance(moment, torch.Tensor)
+                and not lazy
+                and moment.shape != parameter.shape
+            ):
                 yield (
                     f"'{key}' of parameter {number} has shape {tuple(moment.shape)} in the checkpoint, "
                     f"the parameter {tuple(parameter.shape)} here"

@@ -25,6 +25,9 @@ LOOP: Final = "loop"
 """The component of what the loop itself must remember."""
 
 _OWN: Final = (RNG, LOOP, capture.AUX)
+_OF_EACH_RANK: Final = ("dataloader", "extra")
+"""Roles of parts that each rank may have a state of its own of; models and optimizers are the same on all."""
+
 _BARE: Final = "$bare"
 """Marks the state of a part whose `state_dict` gives something else than a container."""
 
@@ -44,6 +47,7 @@ class Parts:
         self.by_name: dict[str, Any] = {}
         self.roles: dict[str, str] = {}
         self._aux = [Path(path) for path in aux]
+        capture.aux_names(self._aux)
         self._averages: list[tuple[WeightAverage, Every]] = []
         for name, part in given.items():
             if part is not None:
@@ -148,19 +152,30 @@ def _check_part(name: str, part: Any) -> None:
         if type(part).__name__ == "DataLoader":
             instead = "use torchdata's StatefulDataLoader, which knows its place"
         raise UsageError(f"cannot save '{name}'", why="it has no state_dict and load_state_dict", next_step=instead)
+    if capture.is_sharded(part):
+        raise UsageError(
+            f"cannot save '{name}'",
+            why="its parameters are sharded over processes, and each has only its own",
+            next_step="pass an object whose state_dict gives the whole: see get_model_state_dict of "
+            "torch.distributed.checkpoint.state_dict with full_state_dict=True",
+        )
 
 
 def _state_of(part: Any, role: str) -> Any:
     """The state of a part, in a container: a part is a folder, which a bare number cannot be.
 
-    Of a data loader each rank has its own place: all of them are in it.
+    What may differ between ranks, such as the place in the data, is that of all ranks.
     """
     state = part.state_dict()
     contained = state if isinstance(state, (dict, list, tuple)) else (_BARE, state)
-    return ranks.gathered(contained) if role == "dataloader" else contained
+    return ranks.gathered(contained) if role in _OF_EACH_RANK else contained
 
 
 def own_state(state: Any, role: str) -> Any:
-    """What this rank gets of a state that was saved; None if there was no such rank then."""
-    mine = ranks.own(state) if role in ("dataloader", RNG) else state
+    """What this rank gets of a state that was saved.
+
+    Raises:
+        FormatError: it was saved by more or fewer processes than there are now.
+    """
+    mine = ranks.own(state) if role in (*_OF_EACH_RANK, RNG) else state
     return mine[1] if isinstance(mine, tuple) and len(mine) == 2 and mine[0] == _BARE else mine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -54,6 +55,7 @@ class Preemption:
         self._grace_s = grace_s
         self._probe = probe
         self._before: dict[int, Any] = {}
+        self._process = os.getpid()
         self._announced: tuple[str, int, float] | None = None
 
     @classmethod
@@ -76,11 +78,22 @@ class Preemption:
 
     def remove(self) -> None:
         """Give the signals back to whoever handled them before."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # only the main thread may
         while self._before:
             number, before = self._before.popitem()
             signal.signal(number, signal.SIG_DFL if before is None else before)
 
+    def pass_on(self) -> None:
+        """Send a signal that came too late for a save to whoever handles it now."""
+        if self._announced is not None and self._announced[1] - 128 in self._signals and not self._before:
+            signal.raise_signal(self._announced[1] - 128)
+
     def _handle(self, number: int, _: object) -> None:
+        if os.getpid() != self._process:  # a child of ours, which is to end as children do
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         # Noted down only: a state is whole between two steps alone. Later ones change nothing: schedulers and launchers
         # both send them, and the second must not end the save.
         if self._announced is None:
@@ -112,6 +125,8 @@ def within_grace(parts: Parts, last: Saved | None, left_s: float) -> tuple[Mappi
         last: the last save, which tells how long one takes; else that is guessed from the size of the state.
         left_s: seconds until the process is killed.
     """
+    # The same on every rank first: only rank 0 knows of saves, and to ask for a state may take all ranks.
+    last = ranks.agreed(last)
     needed_s, left_s = ranks.agreed((expected_s(last, parts.by_name.values()), left_s))
     if needed_s <= left_s:
         return parts.by_name, ""

@@ -5,9 +5,16 @@ Where `torch.distributed` is not set up there is one process, and nothing here c
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
+
+from ckptvcs.errors import CkptvcsError, Conflict, FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 RANKS: Final = "$ranks"
 """Marks a state that holds one of each rank."""
@@ -41,11 +48,17 @@ def gathered(value: Any) -> Any:
 
 
 def own(state: Any) -> Any:
-    """This rank's part of what `gathered` made; None if there was no such rank when it was saved."""
-    if not (isinstance(state, dict) and set(state) == {RANKS}):
-        return state if rank() == 0 else None
-    states = state[RANKS]
-    return states[rank()] if rank() < len(states) else None
+    """This rank's part of what `gathered` made, or, of a state that was not gathered, the state.
+
+    Raises:
+        FormatError: it was saved by more or fewer processes than there are now.
+    """
+    states = state[RANKS] if isinstance(state, dict) and set(state) == {RANKS} else [state]
+    if len(states) != size():
+        raise FormatError(
+            "each process has a state of its own", why=f"{len(states)} processes saved it, and there are {size()} now"
+        )
+    return states[rank()]
 
 
 def agreed(value: Any) -> Any:
@@ -57,10 +70,36 @@ def agreed(value: Any) -> Any:
     return said[0]
 
 
-def any_says(value: Any) -> Any:
-    """The first value that is not None of any rank, on every rank."""
+def told_by_each(value: T) -> list[T]:
+    """The values of all ranks, on every rank."""
     if size() == 1:
-        return value
+        return [value]
     values: list[Any] = [None] * size()
     torch.distributed.all_gather_object(values, value)
-    return next((said for said in values if said is not None), None)
+    return values
+
+
+def any_says(value: T | None) -> T | None:
+    """The first value that is not None of any rank, on every rank."""
+    return next((said for said in told_by_each(value) if said is not None), None)
+
+
+def together(action: Callable[[], T]) -> T:
+    """Do something on every rank; where it fails on one, it fails on all, so that none waits for another.
+
+    Raises:
+        CkptvcsError: what it raised here, else that it failed on another rank.
+    """
+    problem: CkptvcsError | None = None
+    result: Any = None
+    try:
+        result = action()
+    except CkptvcsError as err:
+        problem = err
+    failures = [(number, said) for number, said in enumerate(told_by_each(problem and str(problem))) if said]
+    if problem is not None:
+        raise problem
+    if failures:
+        number, said = failures[0]
+        raise Conflict(f"rank {number} has failed", why=said, next_step="see what that process says")
+    return result  # type: ignore[no-any-return]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
@@ -13,15 +13,21 @@ from ckptvcs.porcelain.checkpoints import line, require_checkpoint
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.load import load
 from ckptvcs.train import capture, fit, ranks
-from ckptvcs.train.parts import RNG, own_state
+from ckptvcs.train.parts import LOOP, RNG, own_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from ckptvcs.domain.checkpoint import Checkpoint, CheckpointId
+    from ckptvcs.domain.manifest import ComponentEntry
     from ckptvcs.train.saver import Saver
 
 _log = logging.getLogger("ckptvcs")
+
+
+WARM_START: Final = "warm_start"
+IN_THE_MIDDLE: Final = "on_exception"
+"""Reasons of saves that no run goes on from by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +108,31 @@ def find(
     return None
 
 
+def find_whole(saver: Saver, revision: str | None, needed: Collection[str]) -> Found | None:
+    """Find a checkpoint from which training goes on exactly; see `find`.
+
+    Where none is named, one that an exception saved in the middle of a step, and a start with a foreign file, are passed
+    over: where there is nothing else, the run has yet to begin.
+    """
+    if revision is not None:
+        return find(saver, revision, needed)
+    newest = [checkpoint.manifest.reason for checkpoint in of_the_run(saver)]
+    if all(reason.startswith((IN_THE_MIDDLE, WARM_START)) for reason in newest):
+        for reason in newest:
+            _log.warning("run '%s' is begun anew: its checkpoint was saved for '%s'", saver.run, reason)
+        return None
+
+    def refuse(checkpoint: Checkpoint) -> None:
+        if checkpoint.manifest.reason.startswith(IN_THE_MIDDLE):
+            raise FormatError(
+                f"checkpoint {checkpoint.id[:10]} was saved in the middle of a step",
+                why=checkpoint.manifest.reason,
+                next_step="name it, or take it with strict=False",
+            )
+
+    return find(saver, None, needed, refuse=refuse)
+
+
 def fork_if_needed(saver: Saver, checkpoint: Checkpoint) -> None:
     """Leave the branch of the run to its newer checkpoints, if it has some: what follows goes to a new branch."""
     newest = newest_of(saver)
@@ -127,10 +158,13 @@ def of_the_run(saver: Saver) -> Iterator[Checkpoint]:
     tip = saver.repo.history.tip(f"refs/heads/{saver.branch}")
     if tip is None:
         return
+    descended: tuple[str, ...] | None = None
     for checkpoint in line(saver.repo, tip, saver.track):
-        yield checkpoint
-        if not checkpoint.manifest.parents:
-            return  # here this line of training began; what is older belongs to another one
+        if descended is None or checkpoint.id in descended:  # else it was left for an older one, by `restore`
+            yield checkpoint
+            descended = checkpoint.manifest.parents
+            if not descended:
+                return  # here this line of training began; what is older belongs to another one
 
 
 def require_components(checkpoint: Checkpoint, needed: Collection[str]) -> None:
@@ -141,13 +175,19 @@ def require_components(checkpoint: Checkpoint, needed: Collection[str]) -> None:
         raise FormatError(
             f"cannot resume from checkpoint {checkpoint.id[:10]}",
             why=f"it has no component '{missing[0]}', only {', '.join(there)}",
-            next_step="give Checkpointer the parts that the checkpoint has, or take some with components=[...]",
+            next_step="give Checkpointer the parts that the checkpoint has, or take what fits with strict=False",
             missing=missing,
         )
 
 
 def put_back(
-    saver: Saver, checkpoint: Checkpoint, parts: Mapping[str, Any], wanted: Sequence[str], *, strict: bool
+    saver: Saver,
+    checkpoint: Checkpoint,
+    parts: Mapping[str, Any],
+    wanted: Sequence[str],
+    *,
+    strict: bool,
+    same_run: bool,
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Give parts their states, all or none of those that can be judged beforehand.
 
@@ -157,6 +197,7 @@ def put_back(
         parts: the parts of the training, by name.
         wanted: names of components; those that are no parts are returned.
         strict: whether anything that does not fit is an error.
+        same_run: whether the training goes on that was saved, so that nothing of it may be missing.
 
     Returns:
         The states of `wanted` that are no parts; and what was left as it is, a line each.
@@ -167,21 +208,46 @@ def put_back(
     entries = {name: entry for name in wanted if (entry := checkpoint.manifest.component(name)) is not None}
     # Copied, because some optimizers keep the tensors they are given, and those must not be a map of a file.
     state = load(saver.repo, checkpoint.commit, [e.name for e in entries.values()], copy=True, track=saver.track)
-    states = {name: own_state(state[entry.name], entry.role) for name, entry in entries.items()}
     left = [f"{name}: the checkpoint has no such component" for name in parts if name in wanted and name not in entries]
-    mine = {name: states.pop(name) for name in entries if name in parts}
+    if LOOP in wanted and same_run:  # a fork may leave behind what it has no use for
+        left += [f"{name}: is in the checkpoint only" for name in _others(checkpoint, entries)]
+    states: dict[str, Any] = {}
+    for name, entry in entries.items():
+        try:
+            states[name] = own_state(state[entry.name], entry.role)
+        except FormatError as err:
+            left.append(f"{name}: {err.why}")
+    mine = {name: states.pop(name) for name in entries if name in parts and name in states}
     left += [line for name, value in mine.items() for line in fit.differences(name, parts[name], value)]
-    if left and strict:
-        raise _misfit(checkpoint, left)
+    _refuse(checkpoint, left, strict=strict)
     for name, value in mine.items():
         left += _load_part(name, parts[name], value, strict=strict)
         if entries[name].role == "dataloader":
             # torchdata's loader makes its iterator when it is asked for its state, and draws a seed for it: now, before the
             # generators are put back, because the run that was stopped had drawn it long ago.
             parts[name].state_dict()
-    if left and strict:
-        raise _misfit(checkpoint, left)
+    _refuse(checkpoint, left, strict=strict)
     return states, tuple(left)
+
+
+def _others(checkpoint: Checkpoint, entries: Mapping[str, ComponentEntry]) -> list[str]:
+    """Components that training would go on without."""
+    taken = {entry.name for entry in entries.values()}
+    return [
+        c.name for c in checkpoint.manifest.components if c.name not in taken and c.role not in ("extra", RNG, LOOP)
+    ]
+
+
+def _refuse(checkpoint: Checkpoint, left: Sequence[str], *, strict: bool) -> None:
+    """Raise what does not fit, on every rank if it is so on one."""
+    lines = list(dict.fromkeys(line for said in ranks.told_by_each(list(left)) for line in said))
+    if lines and strict:
+        raise FormatError(
+            f"the training does not fit checkpoint {checkpoint.id[:10]}",
+            why="; ".join(lines),
+            next_step="make the same parts as when it was saved, or take what fits with strict=False or components=[...]",
+            differences=lines,
+        )
 
 
 def _load_part(name: str, part: Any, state: Any, *, strict: bool) -> list[str]:
@@ -196,22 +262,10 @@ def _load_part(name: str, part: Any, state: Any, *, strict: bool) -> list[str]:
     return []
 
 
-def _misfit(checkpoint: Checkpoint, lines: Sequence[str]) -> FormatError:
-    return FormatError(
-        f"the training does not fit checkpoint {checkpoint.id[:10]}",
-        why="; ".join(lines),
-        next_step="make the same parts as when it was saved, or take what fits with strict=False or components=[...]",
-        differences=list(lines),
-    )
-
-
 def restore_generators(states: Mapping[str, Any], left: tuple[str, ...]) -> tuple[str, ...]:
     """Put the random generators of this rank back: last of all, because loading may draw random numbers."""
-    if RNG not in states:
-        return left
-    if states[RNG] is None:
-        return (*left, f"{RNG}: the checkpoint has no generators of rank {ranks.rank()}")
-    capture.set_rng_state(states[RNG])
+    if RNG in states:
+        capture.set_rng_state(states[RNG])
     return left
 
 

@@ -12,6 +12,7 @@ import secrets
 import sys
 import time
 from collections import deque
+from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -23,7 +24,7 @@ from ckptvcs.porcelain.api import check_params, unwrapped
 from ckptvcs.porcelain.checkpoints import require_checkpoint
 from ckptvcs.porcelain.describe import Options
 from ckptvcs.porcelain.repo import Repository
-from ckptvcs.train import capture
+from ckptvcs.train import capture, ranks
 from ckptvcs.train.snapshot import Snapshots
 
 if TYPE_CHECKING:
@@ -100,11 +101,13 @@ class Saver:
         self._asynchronous = asynchronous
         self._params, self._data = check_params(params or {}), dict(data or {})
         self._custody = commit.take_custody(self.repo)  # the code that runs is that of now, whatever is edited later
-        self._parents: tuple[CheckpointId, ...] | None = None
+        # Who does not say what a state descends from begins anew, whatever the branch holds.
+        self._parents: tuple[CheckpointId, ...] | None = ()
         self._start: str | None = None
         self._snapshots = Snapshots()
         self._pool = ThreadPoolExecutor(1, "ckptvcs-save")
         self._saving: Future[None] | None = None
+        self._saving_since = 0.0
         self._others: deque[Future[None]] = deque()
         self._began: float | None = None
         self._closed = False
@@ -153,8 +156,23 @@ class Saver:
             return self.receipt
         copied = self._snapshots.take(what)
         self.blocked_s = time.perf_counter() - began
-        self._saving = self._pool.submit(self._commit, copied, options, began, self.blocked_s)
+        self._saving_since = time.monotonic()
+        self._saving = self._pool.submit(self._commit_behind, copied, options, began, self.blocked_s)
         return None
+
+    def _commit_behind(self, *args: Any) -> None:
+        try:
+            self._commit(*args)
+        except BaseException as err:
+            # Raised by the next call; told at once, because there may be none.
+            _log.error("a save in the background failed: %s", err)
+            raise
+
+    def remaining_s(self) -> float:
+        """How long the save under way will take, in seconds, if it takes as long as the one before."""
+        if not self.is_busy or self.last is None:
+            return 0.0
+        return max(0.0, self.last.seconds - (time.monotonic() - self._saving_since))
 
     def save_now(self, what: Incoming, facts: Facts) -> Receipt:
         """Commit a state that is not that of this process, such as one from a file, and wait for it."""
@@ -180,7 +198,7 @@ class Saver:
             command=sys.argv,
             parents=self._parents,
             start=self._start,
-            fresh=self._parents is None,
+            fresh=not self._parents,
             workspace=False,
             grade_at_most=facts.grade_at_most,
         )
@@ -240,7 +258,9 @@ class Saver:
 
     def _finish(self) -> None:
         assert self._saving is not None
-        saving, self._saving = self._saving, None
+        saving = self._saving
+        futures.wait([saving])  # an interrupt here must not make us forget it: it still reads our buffers
+        self._saving = None
         saving.result()
 
     def step_at(self, selector: str) -> int | None:
@@ -265,6 +285,10 @@ class Saver:
 
     def past(self) -> Recorded | None:
         """What the ledger recorded of this run until now, this start included; None if it cannot be read."""
+        recorded: Recorded | None = ranks.agreed(self._recorded() if ranks.rank() == 0 else None)
+        return recorded
+
+    def _recorded(self) -> Recorded | None:
         self._begin()
         self.wait()
         try:

@@ -46,6 +46,7 @@ class Watch:
         self._began = clock()
         self._events: set[str] = set()
         self._memory = triggers.Memory()
+        self._before: triggers.Memory | None = None
         self._moment: triggers.Moment | None = None
         self._cost = Cost(clock)
 
@@ -81,8 +82,14 @@ class Watch:
 
     def saving(self) -> None:
         """Take down that the state of the last step is about to be saved."""
+        self._before = self._memory
         if self._moment is not None:
             self._memory = triggers.saved(self._memory, self._moment, None)
+
+    def failed(self) -> None:
+        """Take down that the save has failed: what it was to keep is in no checkpoint."""
+        if self._before is not None:
+            self._memory, self._before = triggers.not_saved(self._memory, self._before), None
 
     def saved(self, blocked_s: float) -> None:
         """Take down how long the training stood still for it."""
@@ -110,7 +117,7 @@ class Watch:
         except FormatError as err:
             _log.warning("%s: %s", err, err.next_step)
             return
-        self._began = self._clock()
+        self._began, self._moment, self._before = self._clock(), None, None  # those were on another clock
         if past is None:
             self._memory = triggers.resumed(memory, failures=memory.failures)
         else:

@@ -329,18 +329,21 @@ def test_a_checkpoint_without_one_of_the_parts_is_refused(keeper, begin):
         keeper({"model": training.model, "optimizer": training.optimizer}).resume()
 
 
-def test_a_part_that_the_training_does_not_have_is_left_out(keeper, begin):
+def test_a_part_that_the_training_does_not_have_is_missed_in_its_own_run_and_left_behind_by_a_fork(keeper, begin):
     keeper(begin().parts, asynchronous=False).save(3)
     training = begin(seed=5)
 
-    assert keeper({"model": training.model}).resume().step == 3
+    with pytest.raises(FormatError, match="optimizer: is in the checkpoint only"):
+        keeper({"model": training.model}).resume()
+
+    assert keeper({"model": training.model}, run="tuned").resume("r").step == 3
 
 
 def test_a_model_of_another_form_is_refused_with_every_difference(keeper, begin):
     keeper(begin().parts, asynchronous=False).save(1)
 
     with pytest.raises(FormatError, match="does not fit checkpoint") as caught:
-        keeper({"model": torch.nn.Linear(3, 3)}).resume()
+        keeper({**begin().parts, "model": torch.nn.Linear(3, 3)}).resume()
 
     differences = caught.value.facts["differences"]
     assert "model: 'weight' is missing in the checkpoint" in differences

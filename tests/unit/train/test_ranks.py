@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from ckptvcs import Repo
+from ckptvcs.errors import FormatError
 from ckptvcs.train import ranks
 from tests.support.world import World
 
@@ -64,5 +66,6 @@ def test_one_process_has_nothing_to_gather():
     assert (ranks.rank(), ranks.size()) == (0, 1)
 
 
-def test_what_several_ranks_saved_one_takes_its_part_of():
-    assert ranks.own({ranks.RANKS: [1, 2]}) == 1
+def test_another_number_of_ranks_than_saved_is_no_exact_resume():
+    with pytest.raises(FormatError, match="2 processes saved it, and there are 1 now"):
+        ranks.own({ranks.RANKS: [1, 2]})

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -249,6 +252,7 @@ def test_what_lacks_a_part_is_not_gone_on_from_unless_that_is_asked_for(keeper, 
     keep.save(1)
     parts = {"model": training.model, "optimizer": training.optimizer}
     with keeper(parts, asynchronous=False) as less:
+        less.resume(components=["model", "optimizer"])
         less.save(2)
 
     resumed = keeper(begin(seed=3).parts).resume()
@@ -524,3 +528,197 @@ def test_an_average_goes_on_where_it_was(keeper, begin, every: str):
 def test_there_is_no_average_without_a_model(keeper, begin):
     with pytest.raises(UsageError, match="no weights to average"):
         keeper({"optimizer": begin().optimizer}).ema(decay=0.5)
+
+
+# ------------------------------------------------------------------------------------------- what must not go wrong twice
+
+
+def test_an_interrupt_while_a_save_is_waited_for_does_not_spoil_it(keeper, world: World):
+    """What the background still reads is not overwritten by the next copy."""
+    model = torch.nn.Linear(4, 4)
+    torch.nn.init.ones_(model.weight)
+    keep = keeper({"model": model}, policy={"on_exception": True})
+    go = threading.Event()
+    keep._saver._pool.submit(go.wait)
+    with pytest.raises(KeyboardInterrupt), keep:
+        keep.save(1)
+        torch.nn.init.constant_(model.weight, 2.0)
+        keep.step(2)
+        timer = threading.Timer(0.3, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
+        timer.start()
+        threading.Timer(1.0, go.set).start()
+        keep.save(2)
+
+    with Repo(world.root) as repo:
+        assert repo.load("r@step:1")["model"]["weight"].unique().tolist() == [1.0]
+        assert repo.load("r@step:2")["model"]["weight"].unique().tolist() == [2.0]
+
+
+def test_what_an_exception_saved_in_the_middle_of_a_step_is_not_gone_on_from(keeper, world: World, begin):
+    training = begin()
+    with (
+        pytest.raises(ZeroDivisionError),
+        keeper(training.parts, policy={"every_n_steps": 4, "on_exception": True}) as keep,
+    ):
+        run(keep, training, range(7))
+        training.step()
+        1 / 0  # noqa: B018
+
+    resumed = keeper(begin(seed=3).parts).resume()
+
+    assert [m["step"] for m in manifests(world)] == [4, 6]
+    assert resumed.step == 4
+    assert "in the middle of a step" in resumed.skipped[0]
+    assert keeper(begin(seed=3).parts).resume(strict=False).step == 6
+
+
+def test_after_going_back_the_old_step_is_not_saved_as_the_last_one(keeper, world: World, begin):
+    training = begin()
+    with keeper(training.parts, policy={"every_n_steps": 10, "on_exit": True}) as keep:
+        run(keep, training, range(1, 26))
+        keep.restore(10)
+
+    assert [m["step"] for m in manifests(world)] == [10, 20]
+
+
+def test_after_going_back_a_damaged_tip_leads_to_where_the_training_came_from(keeper, begin, objects_of, flip):
+    training = begin()
+    keep = keeper(training.parts, policy=NEVER, asynchronous=False)
+    for step in (10, 20, 30):
+        training.step()
+        keep.save(step)
+    keep.restore(10)
+    training.step()
+    flip(objects_of(keep.save(14))["model/tree.json"])
+
+    assert keeper(begin(seed=3).parts).resume().step == 10
+
+
+def test_a_run_that_is_begun_anew_descends_from_nothing(keeper, world: World, begin):
+    old = keeper(begin().parts, asynchronous=False).save(5)
+
+    fresh = keeper(begin(seed=3).parts, asynchronous=False).save(0)
+
+    assert fresh.manifest.parents == ()
+    assert world.git("rev-parse", "r^") == old.commit, "what the branch held stays in its history"
+
+
+def test_auxiliary_files_of_one_name_are_refused(keeper, begin, tmp_path):
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text(folder)
+
+    with pytest.raises(UsageError, match="two of them have one name"):
+        keeper(begin().parts, aux=[tmp_path / "a/config.json", tmp_path / "b/config.json"])
+
+
+def test_a_signal_that_comes_after_the_last_step_is_passed_on(keeper, begin):
+    training, got = begin(), []
+    before = signal.signal(signal.SIGUSR1, lambda *_: got.append(1))
+    try:
+        with keeper(training.parts, policy={"on_preemption": True}) as keep:
+            run(keep, training, range(2))
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert got == [1]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_child_process_ends_when_it_is_told_to(keeper, begin):
+    with keeper(begin().parts, policy={"on_preemption": True}) as keep:
+        keep.step(1)
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+        child.terminate()
+        child.join(10)
+
+        assert child.exitcode == -signal.SIGTERM
+
+
+def test_a_failure_of_before_does_not_cost_the_last_state(keeper, world: World, begin):
+    training = begin()
+    keep = keeper(training.parts, policy={"on_exit": True})
+    run(keep, training, range(1, 4))
+    keep.note(77, {"wer": 1.0})
+
+    with pytest.raises(NotFound, match="step:77"):
+        keep.close()
+
+    assert [m["step"] for m in manifests(world)] == [3]
+
+
+def test_a_value_whose_save_failed_still_counts_as_better(keeper, world: World, begin):
+    training = begin()
+    keep = keeper(training.parts, policy={"on_improvement": {"monitor": "loss"}})
+    (world.root / ".dvc/cache").mkdir(exist_ok=True)
+    (world.root / ".dvc/cache/files").write_text("in the way")
+    keep.step(1, metrics={"loss": 1.0})
+    with pytest.raises(StorageError):
+        keep.wait_until_finished()
+    (world.root / ".dvc/cache/files").unlink()
+
+    assert keep.step(2, metrics={"loss": 1.0})
+
+
+def test_time_goes_on_counting_after_going_back(keeper, begin):
+    training = begin()
+    keep = keeper(training.parts, policy={"every_n_seconds": 0.2}, asynchronous=False)
+    run(keep, training, range(1, 4))
+    keep.save(4)
+    time.sleep(0.5)
+    keep.restore(4)
+    keep.save(4)
+    time.sleep(0.3)
+
+    assert keep.step(5)
+
+
+def test_a_start_from_a_foreign_file_that_died_at_once_can_be_started_again(keeper, world: World, begin, tmp_path):
+    torch.save(begin(seed=4).model.state_dict(), tmp_path / "base.pt")
+    keeper(begin().parts).warm_start(tmp_path / "base.pt")
+
+    again = keeper(begin().parts)
+
+    assert again.resume() is None
+    assert again.warm_start(tmp_path / "base.pt").left
+
+
+def test_numbers_of_other_libraries_are_numbers(keeper, world: World, begin):
+    keep = keeper(begin().parts, policy={"every_n_steps": 1})
+    keep.step(np.int64(3), epoch=np.float32(0.5), samples=torch.tensor(64), metrics={"loss": np.float64(1.0)})
+    keep.close()
+
+    (manifest,) = manifests(world)
+    assert (manifest["step"], manifest["epoch"], manifest["metrics"]) == (3, 0.5, {"loss": 1.0})
+    with pytest.raises(UsageError, match=r"step cannot be 1\.5"):
+        keeper(begin().parts).step(1.5)
+
+
+def test_after_close_nothing_is_taken_for_saved(keeper, begin):
+    keep = keeper(begin().parts, policy={"on_preemption": True})
+    keep.close()
+    keep.close()
+
+    with pytest.raises(UsageError, match="is closed"):
+        keep.step(1)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_leaving_with_exit_status_0_is_a_proper_end(keeper, world: World, begin):
+    training = begin()
+    with pytest.raises(SystemExit), keeper(training.parts, policy={"on_exit": True}) as keep:
+        run(keep, training, range(3))
+        sys.exit(0)
+
+    assert [m["reason"] for m in manifests(world)] == ["on_exit"]
+
+
+def test_sharded_parameters_are_refused_by_name(keeper):
+    class DTensor(torch.nn.Parameter):
+        pass
+
+    model = torch.nn.Linear(2, 2)
+    model.weight = DTensor(torch.ones(2, 2))
+
+    with pytest.raises(UsageError, match="its parameters are sharded"):
+        keeper({"model": model})
