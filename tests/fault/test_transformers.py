@@ -67,8 +67,8 @@ def test_a_killed_training_goes_on_bit_for_bit(kind: str, undisturbed: dict[str,
 def test_a_training_that_is_killed_anywhere_goes_on_bit_for_bit(kind: str, undisturbed: dict[str, Any], tmp_path: Path):
     expected = of_undisturbed(kind, undisturbed, tmp_path)
 
-    for end in points(20, 20):
-        check_kill(kind, end, expected, tmp_path / end)
+    for number, end in enumerate(points(20, 20)):
+        check_kill(kind, end, expected, tmp_path / f"{number}-{end}")
 
 
 @pytest.mark.parametrize(("kind", "number"), [("trainer", signal.SIGTERM), ("accelerate", signal.SIGUSR1)])

@@ -540,6 +540,7 @@ def test_an_interrupt_while_a_save_is_waited_for_does_not_spoil_it(keeper, world
     keep = keeper({"model": model}, policy={"on_exception": True})
     go = threading.Event()
     keep._saver._pool.submit(go.wait)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs us may have us ignore it
     with pytest.raises(KeyboardInterrupt), keep:
         keep.save(1)
         torch.nn.init.constant_(model.weight, 2.0)
@@ -548,6 +549,7 @@ def test_an_interrupt_while_a_save_is_waited_for_does_not_spoil_it(keeper, world
         timer.start()
         threading.Timer(1.0, go.set).start()
         keep.save(2)
+    signal.signal(signal.SIGINT, before)
 
     with Repo(world.root) as repo:
         assert repo.load("r@step:1")["model"]["weight"].unique().tolist() == [1.0]
@@ -627,8 +629,10 @@ def test_a_signal_that_comes_after_the_last_step_is_passed_on(keeper, begin):
 def test_a_child_process_ends_when_it_is_told_to(keeper, begin):
     with keeper(begin().parts, policy={"on_preemption": True}) as keep:
         keep.step(1)
-        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        ours, theirs = multiprocessing.Pipe()
+        child = multiprocessing.get_context("fork").Process(target=lambda: (theirs.send("here"), time.sleep(60)))
         child.start()
+        assert ours.recv() == "here", "Python forgets signals that come while it forks"
         child.terminate()
         child.join(10)
 
