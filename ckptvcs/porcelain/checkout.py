@@ -15,7 +15,7 @@ from ckptvcs.paths import printable
 from ckptvcs.porcelain import ledger
 from ckptvcs.porcelain.checkpoints import checkpoint_at, locate, pointer_at, require_checkpoint, tracks_at
 from ckptvcs.porcelain.describe import ref_of
-from ckptvcs.porcelain.following import finish_interrupted
+from ckptvcs.porcelain.following import locked
 from ckptvcs.porcelain.target import check_branch_name, refuse_clash
 from ckptvcs.progress import Progress, silent
 from ckptvcs.storage import workspace
@@ -227,8 +227,7 @@ def execute(repo: Repository, plan: CheckoutPlan, progress: Progress = silent) -
         Unsaved: uncommitted changes stand in the way; nothing was changed.
     """
     repo.objects.check((ref for p in plan.placements for ref in p.members.values()), progress)
-    with repo.dvc_lock(), repo.lock() as (lock, note):
-        finish_interrupted(repo, note, lock)
+    with repo.dvc_lock(), locked(repo) as lock:
         if plan.move_head:
             _move_head(repo, plan, lock)
         for placement in plan.placements:

@@ -17,7 +17,7 @@ from ckptvcs.formats import artifact, tree_file
 from ckptvcs.paths import check_paths
 from ckptvcs.porcelain import capture, checkpoints, incoming, obstacles
 from ckptvcs.porcelain.describe import Description, Options, commit_message, describe, pointer_of, ref_of
-from ckptvcs.porcelain.following import Following, finish_interrupted, into_workspace
+from ckptvcs.porcelain.following import Following, into_workspace, locked
 from ckptvcs.porcelain.target import Place, Target, find_place, find_target
 from ckptvcs.progress import Progress, silent
 from ckptvcs.storage.dvc import locks, pointer
@@ -213,8 +213,7 @@ def execute(repo: Repository, plan: CommitPlan, progress: Progress = silent) -> 
     repo.objects.store.sweep(repo.now().timestamp())
     refs = _store(repo, plan, progress)
     directory = _store_directory(repo, refs)
-    with repo.dvc_lock(), repo.lock() as (lock, note):
-        finish_interrupted(repo, note, lock)
+    with repo.dvc_lock(), locked(repo) as lock:
         locks.refuse_while_writing(repo.root, repo.track_path(plan.track))
         _restore_missing(repo, plan, refs)
         commit, description = _commit(repo, plan, refs, directory, lock)

@@ -6,6 +6,7 @@ killed at.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ckptvcs.domain import manifest as manifests
@@ -17,7 +18,7 @@ from ckptvcs.storage.dvc import pointer
 from ckptvcs.storage.history import commits, worktree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from ckptvcs.porcelain.repo import Repository
@@ -73,6 +74,18 @@ def _follow(repo: Repository, track: str, ours: Mapping[str, bytes]) -> None:
     worktree.follow(repo.history, ours, ignore_file=ignored, entry=lambda text: pointer.with_ignored(text, track))
 
 
+@contextmanager
+def locked(repo: Repository) -> Iterator[Lock]:
+    """Hold our repository lock, once what its last holder was killed at is finished: nothing else may take it.
+
+    Raises:
+        LockHeld: another process holds it and does not let go.
+    """
+    with repo.lock() as (lock, note):
+        finish_interrupted(repo, note, lock)
+        yield lock
+
+
 def finish_interrupted(repo: Repository, note: Mapping[str, Any], lock: Lock) -> None:
     """Finish what a process was killed at: its branch has moved, but index and worktree have not followed.
 
@@ -120,8 +133,7 @@ def into_workspace(
     where = repo.workspace(track)
     saved = {str(path) for path in committed}
     try:
-        with repo.lock() as (lock, note):
-            finish_interrupted(repo, note, lock)
+        with locked(repo):
             if repo.history.head() != commit:
                 return []
             lost = [member for member in workspace.unsaved(where, repo.objects) if where.absolute(member) not in saved]

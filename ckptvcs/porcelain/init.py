@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from ckptvcs.domain import policy
 from ckptvcs.errors import NoRepository, UsageError, from_os_error
 from ckptvcs.porcelain import config as configuration
+from ckptvcs.porcelain.following import locked
 from ckptvcs.porcelain.repo import Repository
 from ckptvcs.storage import files
 from ckptvcs.storage.dvc import config as dvc
@@ -155,8 +156,8 @@ def _commit(history: History, plan: InitPlan) -> CommitId | None:
     repo = Repository(history, plan.root, configuration.surroundings())
     changes = {repo.git_path(path): (plan.root / path).read_bytes() for path in plan.commit_files}
     ref = f"refs/heads/{branch}"
-    tip = history.tip(ref)
-    with repo.lock() as (lock, _):
+    with locked(repo) as lock:
+        tip = history.tip(ref)
         commit = commits.write_commit(
             history,
             base=tip,

@@ -54,10 +54,9 @@ def append(repo: Repository, op: str, **facts: Any) -> Event:
         StorageError: the disk is full, read-only or failing; nothing was added.
         LockHeld: another process holds the repository and does not let go.
     """
-    from ckptvcs.porcelain.following import finish_interrupted
+    from ckptvcs.porcelain.following import locked
 
-    with repo.lock() as (lock, note):
-        finish_interrupted(repo, note, lock)
+    with locked(repo) as lock:
         writer = _writer(repo)
         for attempt in range(1, _ATTEMPTS + 1):
             try:

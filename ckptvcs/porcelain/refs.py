@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,8 @@ from ckptvcs.storage.history import commits
 from ckptvcs.storage.history.repository import HEADS, TAGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from ckptvcs.porcelain.repo import Repository
     from ckptvcs.storage.files import Lock
@@ -70,14 +70,10 @@ def _look(repo: Repository) -> Callable[[CommitId], Checkpoint | None]:
     return look
 
 
-@contextmanager
-def _locked(repo: Repository) -> Iterator[Lock]:
-    """Our lock, when what a killed commit left is finished: its note is gone when the lock is let go."""
-    from ckptvcs.porcelain.following import finish_interrupted
+def _locked(repo: Repository) -> AbstractContextManager[Lock]:
+    from ckptvcs.porcelain.following import locked  # who only looks need not pay for what it imports
 
-    with repo.lock() as (lock, note):
-        finish_interrupted(repo, note, lock)
-        yield lock
+    return locked(repo)
 
 
 # ---------------------------------------------------------------------------------------------------------- branches
