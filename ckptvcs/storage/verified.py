@@ -38,12 +38,20 @@ class VerifiedStore:
         self.index = index
 
     def note(self, refs: Iterable[ObjectRef]) -> None:
-        """Remember that these objects are whole: they were just written or read."""
-        seen = []
-        for ref in refs:
-            path = self.store.path(ref.name)
-            seen.append((str(path), os.lstat(path), ref))
-        self.index.saw(seen)
+        """Remember that these objects are whole: they were just written or read.
+
+        Raises:
+            MissingObject: one is gone: somebody else removed it right now.
+        """
+        self.index.saw([(str(self.store.path(ref.name)), self._lstat(ref), ref) for ref in refs])
+
+    def _lstat(self, ref: ObjectRef) -> os.stat_result:
+        try:
+            return os.lstat(self.store.path(ref.name))
+        except FileNotFoundError as err:
+            raise missing(ref.name, str(self.store.root)) from err
+        except OSError as err:
+            raise from_os_error(err, doing=f"look at object {ref.name[:10]}") from err
 
     def is_known(self, ref: ObjectRef) -> bool:
         """Whether an object is here and known to be whole without reading it.
@@ -52,13 +60,7 @@ class VerifiedStore:
             MissingObject: it is not here.
             WrongDigest: it is known to be something else.
         """
-        path = self.store.path(ref.name)
-        try:
-            info = os.lstat(path)
-        except FileNotFoundError as err:
-            raise missing(ref.name, str(self.store.root)) from err
-        except OSError as err:
-            raise from_os_error(err, doing=f"look at object {ref.name[:10]}") from err
+        path, info = self.store.path(ref.name), self._lstat(ref)
         known = self.index.ref_of(str(path), info)
         if known is None or info.st_size != ref.nbytes:
             return False

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from accelerate import skip_first_batches
 
-from ckptvcs.domain import provenance
 from ckptvcs.errors import FormatError
+from ckptvcs.porcelain.config import save_policy
 from ckptvcs.train import capture, ranks
-from ckptvcs.train.folders import FolderRun, RunFace, discard
+from ckptvcs.train.face import LoopFace
+from ckptvcs.train.folders import Folders, discard
+from ckptvcs.train.loop import Loop
 from ckptvcs.train.preemption import Preempted
-from ckptvcs.train.saver import Facts, metric
-from ckptvcs.train.watch import Place
+from ckptvcs.train.saver import Saver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from ckptvcs.domain.policy import Save
     from ckptvcs.porcelain.commit import Receipt
     from ckptvcs.train.resume import Resumed
+    from ckptvcs.train.saver import Facts
+    from ckptvcs.train.watch import Place
 
 _log = logging.getLogger("ckptvcs")
 
@@ -54,7 +56,69 @@ class _InEpoch:
     generators: dict[str, Any]
 
 
-class CkptAccelerate(RunFace):
+class _AccelerateLoop(Loop):
+    """Saves what Accelerate writes.
+
+    Args:
+        accelerator: it writes.
+        home: where, for a moment.
+        saver: commits what is saved.
+        policy: when to save.
+        preempted: asked at every step whether the process is to end soon.
+        aux: files that belong to each checkpoint.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        home: Path,
+        saver: Saver,
+        policy: Save,
+        *,
+        preempted: Callable[[], bool] | None,
+        aux: Sequence[str | Path],
+    ) -> None:
+        super().__init__(saver, policy, preempted=preempted)
+        self.folders = Folders(self, aux)
+        self.home = home
+        self.in_epoch: _InEpoch | None = None
+        self._accelerator = accelerator
+
+    def write(self, facts: Facts, place: Place | None, parts: Mapping[str, Any] | None) -> Receipt | None:  # noqa: ARG002 - Accelerate writes all of it
+        ours, main = self.home / _SAVE, self._accelerator.is_main_process
+        if main and ours.exists():
+            discard(ours)  # of a process that was killed
+        self._accelerator.wait_for_everyone()
+        written = Path(self._accelerator.save_state(str(ours)))
+        self._write_place(written, facts, place)
+        self._accelerator.wait_for_everyone()
+        receipt = self.folders.commit(written, facts) if main else None
+        if written == ours and main:
+            discard(ours)
+        return receipt
+
+    def _write_place(self, folder: Path, facts: Facts, place: Place | None) -> None:
+        """Write down where the loop is."""
+        here = self.in_epoch
+        generators = {} if here is None else {"began": here.generators, "saved": capture.rng_state()}
+        torch.save(generators, folder / _GENERATORS.format(rank=ranks.rank()))
+        if self._accelerator.is_main_process:
+            loop = {
+                "version": 1,
+                "step": facts.step,
+                "samples": None if place is None else place.samples,
+                "epoch": None if here is None else here.epoch,
+                "batches": None if here is None else here.batches,
+                "triggers": self.watch.remembered(),
+            }
+            (folder / _LOOP).write_text(json.dumps(loop, allow_nan=False, sort_keys=True), encoding="utf-8")
+
+    def let_go(self) -> None:
+        self.folders.discard_resumed()
+        super().let_go()
+
+
+class CkptAccelerate(LoopFace):
     """Commits the state of a loop that uses Accelerate to the branch of its run.
 
     Args:
@@ -99,165 +163,25 @@ class CkptAccelerate(RunFace):
         folder: str | Path | None = None,
         asynchronous: bool = True,
     ) -> None:
-        self._run = FolderRun(
-            repo,
-            run=run,
-            branch=branch,
-            track=track,
-            policy=policy,
-            asynchronous=asynchronous,
-            params=params,
-            data=data,
-            aux=aux,
-            preempted=preempted,
-        )
+        saver = Saver(repo, run=run, branch=branch, track=track, asynchronous=asynchronous, params=params, data=data)
+        home = Path(folder or accelerator.project_dir or repo).absolute()
+        policy = save_policy(saver.repo.config, policy)
+        self._run: _AccelerateLoop = _AccelerateLoop(accelerator, home, saver, policy, preempted=preempted, aux=aux)
         self._accelerator = accelerator
-        self._home = Path(folder or accelerator.project_dir or repo).absolute()
-        self._place: Place | None = None
-        self._in_epoch: _InEpoch | None = None
         self._left: _Left | None = None
-        self._closed = False
-
-    def __enter__(self) -> CkptAccelerate:
-        self._run.preemption.install()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.close()
-            return
-        # The exception that ended the loop is the one to raise; what else goes wrong is told.
-        preempted = issubclass(kind, Preempted)
-        try:
-            if self._run.policy.on_exception and not preempted and ranks.size() == 1:
-                self._save_last(f"on_exception: {kind.__name__}", grade_at_most=provenance.APPROXIMATE)
-        except Exception:  # noqa: BLE001 - it is logged
-            _log.exception("the state could not be saved after %s", kind.__name__)
-        try:
-            self._close("preempted" if preempted else "exception")
-        except Exception:  # noqa: BLE001 - it is logged
-            _log.exception("a save in the background failed")
-
-    # ---- saving
 
     def step(
-        self, step: int, *, metrics: Mapping[str, Any] | None = None, epoch: float | None = None
-    ) -> tuple[str, ...]:
-        """Say that an optimizer step was made; saves if the policy says so. Every process has to call it.
-
-        Args:
-            step: the optimizer step, from 1.
-            metrics: numbers that say how good it is. One may be missing at most steps; NaN never counts as better.
-            epoch: the epoch; that of `batches` if it is not given.
-
-        Returns:
-            Why it was saved; empty if it was not.
-
-        Raises:
-            Preempted: the process is to end, and the state is durable.
-            CkptvcsError: this save failed, or one before it did in the background.
-        """
-        self._run.saver.raise_failure()
-        self._run.preemption.install()
-        if epoch is None and self._in_epoch is not None:
-            epoch = self._in_epoch.epoch
-        values = {name: metric(name, value) for name, value in (metrics or {}).items()}
-        self._place = Place(step=step, epoch=epoch, metrics=values)
-        reasons = self._run.look(step, epoch=epoch, metrics=values)
-        end = self._run.announced()
-        if end is not None:
-            self.save(step, metrics=values, epoch=epoch, reason="; ".join((*reasons, f"on_preemption: {end[0]}")))
-            self._run.leave(*end)
-        if reasons:
-            self.save(step, metrics=values, epoch=epoch, reason="; ".join(reasons))
-        return reasons
-
-    def save(
         self,
         step: int,
         *,
         metrics: Mapping[str, Any] | None = None,
         epoch: float | None = None,
-        message: str | None = None,
-        reason: str = "manual",
-    ) -> Receipt | None:
-        """Commit the state as it is now, whatever the policy says. Every process has to call it.
-
-        Returns:
-            What was done; None if it is done in the background, where `wait_until_finished` tells.
-
-        Raises:
-            CkptvcsError: this save failed, or the one before it did in the background.
-        """
-        facts = Facts(step=step, metrics=metrics or {}, epoch=epoch, message=message, reason=reason)
-        return self._save(facts)
-
-    def _save(self, facts: Facts) -> Receipt | None:
-        began = time.perf_counter()
-        self._run.saver.wait()
-        ours = self._home / _SAVE
-        if self._accelerator.is_main_process and ours.exists():
-            discard(ours)  # of a process that was killed
-        self._accelerator.wait_for_everyone()
-        written = Path(self._accelerator.save_state(str(ours)))
-        self._write_place(written, facts)
-        self._run.watch.saving()
-        self._accelerator.wait_for_everyone()
-        receipt = self._run.commit(written, facts) if self._accelerator.is_main_process else None
-        if written == ours and self._accelerator.is_main_process:
-            discard(ours)
-        self._run.watch.saved(time.perf_counter() - began)
-        if self._place is not None:
-            self._place = replace(self._place, saved=True)
-        return receipt
-
-    def _write_place(self, folder: Path, facts: Facts) -> None:
-        """Write down where the loop is."""
-        here = self._in_epoch
-        generators = {} if here is None else {"began": here.generators, "saved": capture.rng_state()}
-        torch.save(generators, folder / _GENERATORS.format(rank=ranks.rank()))
-        if self._accelerator.is_main_process:
-            loop = {
-                "version": 1,
-                "step": facts.step,
-                "epoch": None if here is None else here.epoch,
-                "batches": None if here is None else here.batches,
-                "triggers": self._run.watch.remembered_in_save(),
-            }
-            (folder / _LOOP).write_text(json.dumps(loop, allow_nan=False, sort_keys=True), encoding="utf-8")
-
-    def _save_last(self, reason: str, *, grade_at_most: str | None = None) -> None:
-        """Save the state of the last step, unless that was done."""
-        place = self._place
-        if place is not None and not place.saved:
-            facts = Facts(
-                step=place.step, metrics=place.metrics, epoch=place.epoch, reason=reason, grade_at_most=grade_at_most
-            )
-            self._save(facts)
-
-    def close(self) -> None:
-        """Save the last step if the policy says so, wait for the commit under way, and let go of everything.
-
-        Raises:
-            CkptvcsError: a save failed.
-        """
-        if self._closed:
-            return
-        try:
-            if self._run.policy.on_exit:
-                self._save_last("on_exit")
-        finally:
-            self._close("closed")
-
-    def _close(self, how: str) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            if how != "preempted":  # that was told before the process was to end
-                self._run.end(how, None if self._place is None else self._place.step)
-        finally:
-            super().close()
+        samples: int | None = None,
+    ) -> tuple[str, ...]:
+        """Say that a step was made; as `Checkpointer.step`. The epoch is that of `batches`, if it is not given."""
+        if epoch is None and self._run.in_epoch is not None:
+            epoch = self._run.in_epoch.epoch
+        return super().step(step, metrics=metrics, epoch=epoch, samples=samples)
 
     # ---- going on
 
@@ -276,20 +200,26 @@ class CkptAccelerate(RunFace):
         Raises:
             IntegrityError, FormatError: there are checkpoints, and none can be used.
         """
-        main = self._accelerator.is_main_process
-        folder = self._run.resume(revision, self._home, writes=main, refuse=_refuse)
-        if folder is None:
+        main, folders = self._accelerator.is_main_process, self._run.folders
+        folder = folders.resume(revision, self._run.home, writes=main, refuse=_refuse)
+        if folder is None or folders.resumed is None:
             return None
         try:
             self._accelerator.load_state(str(folder))
             loop = _loop(folder)
             self._left = _left(folder, loop)
-            self._run.go_on(loop.get("triggers"), named=revision is not None)
+            folders.go_on(loop.get("triggers"), named=revision is not None)
             self._accelerator.wait_for_everyone()
         finally:
             if main:
-                self._run.discard_resumed()
-        return self._run.resumed
+                folders.discard_resumed()
+        self._run.forget_step()
+        return replace(folders.resumed, samples=loop.get("samples"))
+
+    @property
+    def resumed(self) -> Resumed | None:
+        """Where `resume` said that training goes on; None before it, and where the run had no checkpoint."""
+        return self._run.folders.resumed
 
     @property
     def first_epoch(self) -> int:
@@ -320,7 +250,7 @@ class CkptAccelerate(RunFace):
         for number, batch in enumerate(rest, start=done + 1):
             _caught_up(left)
             left = None
-            self._in_epoch = _InEpoch(epoch=epoch, batches=number, generators=began)
+            self._run.in_epoch = _InEpoch(epoch=epoch, batches=number, generators=began)
             yield batch
         _caught_up(left)
 

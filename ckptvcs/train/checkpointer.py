@@ -7,26 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 from ckptvcs.errors import UsageError
 from ckptvcs.porcelain import incoming
-from ckptvcs.porcelain.api import unwrapped
 from ckptvcs.porcelain.checkpoints import require_checkpoint
 from ckptvcs.porcelain.config import save_policy
 from ckptvcs.train import ranks, resume
 from ckptvcs.train.averages import WeightAverage
+from ckptvcs.train.face import LoopFace
 from ckptvcs.train.keeper import Keeper
 from ckptvcs.train.parts import Parts
-from ckptvcs.train.saver import Facts, Saver, metric
-from ckptvcs.train.watch import Place
+from ckptvcs.train.saver import Facts, Saver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ckptvcs.domain.policy import Save
-    from ckptvcs.porcelain.commit import Receipt
     from ckptvcs.train.parts import Every
     from ckptvcs.train.resume import Resumed
 
 
-class Checkpointer:
+class Checkpointer(LoopFace):
     """Commits the state of a training loop to the branch of its run.
 
     Args:
@@ -77,92 +75,8 @@ class Checkpointer:
         **parts: Any,
     ) -> None:
         self._parts = Parts({"model": model, "optimizer": optimizer, "scheduler": scheduler, **parts}, aux)
-        self._saver = Saver(
-            repo, run=run, branch=branch, track=track, asynchronous=asynchronous, params=params, data=data
-        )
-        policy = save_policy(self._saver.repo.config, policy)
-        self._keeper = Keeper(self._parts, self._saver, policy, preempted=preempted)
-
-    def __enter__(self) -> Checkpointer:
-        self._keeper.preemption.install()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if kind is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
-            self.close()
-        else:
-            self._keeper.fail(kind)
-
-    # ---- saving
-
-    def step(
-        self,
-        step: int,
-        *,
-        metrics: Mapping[str, Any] | None = None,
-        epoch: float | None = None,
-        samples: int | None = None,
-    ) -> tuple[str, ...]:
-        """Say that a step was made; saves if the policy says so. To be called when the state is whole: at the end of a step.
-
-        Args:
-            step: the optimizer step.
-            metrics: numbers that say how good it is. One may be missing at most steps; NaN never counts as better.
-            epoch: the epoch.
-            samples: how many samples were seen.
-
-        Returns:
-            Why it was saved; empty if it was not.
-
-        Raises:
-            Preempted: the process is to end, and the state is durable.
-            CkptvcsError: this save failed, or one before it did in the background.
-        """
-        self._keeper.refuse_if_closed("step")
-        place = Place(
-            step=_whole("step", step),
-            epoch=None if epoch is None else unwrapped(epoch),
-            samples=None if samples is None else _whole("samples", samples),
-            metrics={name: metric(name, value) for name, value in (metrics or {}).items()},
-        )
-        return self._keeper.tell(place)
-
-    def event(self, name: str) -> None:
-        """Say that something happened that the policy may save for: `on_event: [NAME]`."""
-        self._keeper.watch.event(name)
-
-    def save(
-        self,
-        step: int,
-        *,
-        metrics: Mapping[str, Any] | None = None,
-        epoch: float | None = None,
-        message: str | None = None,
-        reason: str = "manual",
-    ) -> Receipt | None:
-        """Commit the state as it is now, whatever the policy says.
-
-        Args:
-            step: the optimizer step.
-            metrics: numbers that say how good it is; NaN is kept as a word and never ranks.
-            epoch: the epoch.
-            message: the commit message.
-            reason: why it is saved.
-
-        Returns:
-            What was done; None if it is done in the background, where `wait_until_finished` tells.
-
-        Raises:
-            CkptvcsError: this save failed, or the one before it did in the background.
-        """
-        facts = Facts(
-            step=_whole("step", step),
-            metrics=metrics or {},
-            epoch=None if epoch is None else unwrapped(epoch),
-            message=message,
-            reason=reason,
-        )
-        return self._keeper.save(facts)
+        saver = Saver(repo, run=run, branch=branch, track=track, asynchronous=asynchronous, params=params, data=data)
+        self._run: Keeper = Keeper(self._parts, saver, save_policy(saver.repo.config, policy), preempted=preempted)
 
     def ema(
         self, *, decay: float | None = None, last: int | None = None, every: Every = "step", **options: Any
@@ -184,46 +98,6 @@ class Checkpointer:
         average = WeightAverage(self._parts.model, decay=decay, last=last, **options)
         self._parts.add_average("ema", average, every)
         return average
-
-    def note(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Attach metrics to a checkpoint of this run that are known only now; `@best` and retention use them.
-
-        Written in the background, after the save under way; if it fails, the next call says so.
-
-        Args:
-            step: of the checkpoint.
-            metrics: numbers by name.
-        """
-        self._saver.note(step, {name: metric(name, value) for name, value in metrics.items()})
-
-    @property
-    def last_saved(self) -> Receipt | None:
-        """What the newest save that is known to be durable did."""
-        return self._saver.receipt
-
-    @property
-    def last_durable_step(self) -> int | None:
-        """The recovery point: the step that a crash right now would not lose; None if nothing was saved yet."""
-        return None if self.last_saved is None else self.last_saved.manifest.step
-
-    def wait_until_finished(self) -> Receipt | None:
-        """Wait for the save under way.
-
-        Returns:
-            What the last save did, or None if there was none.
-
-        Raises:
-            CkptvcsError: it failed; nothing of it was committed.
-        """
-        return self._keeper.wait()
-
-    def close(self) -> None:
-        """Save the last step if the policy says so, wait for the save under way, and let go of everything.
-
-        Raises:
-            CkptvcsError: a save failed.
-        """
-        self._keeper.close()
 
     # ---- going on
 
@@ -247,7 +121,7 @@ class Checkpointer:
             IntegrityError: there are checkpoints, and not one of them is whole.
             FormatError: parts are missing or do not fit; every difference is listed.
         """
-        return self._keeper.resume(revision, strict=strict, components=components)
+        return self._run.resume(revision, strict=strict, components=components)
 
     def restore(self, step: int) -> Resumed:
         """Go back to a step of this run, after it diverged, say. The branch keeps what was saved since.
@@ -256,9 +130,10 @@ class Checkpointer:
             NotFound: no checkpoint of the run has that step.
             IntegrityError, FormatError: as for `resume`.
         """
-        self._saver.wait()
-        checkpoint = require_checkpoint(self._saver.repo, f"{self._saver.branch}@step:{step}", self._saver.track)
-        return self._keeper.put_back(checkpoint, strict=True, components=None)
+        saver = self._run.saver
+        self._run.wait()
+        checkpoint = require_checkpoint(saver.repo, f"{saver.branch}@step:{step}", saver.track)
+        return self._run.put_back(checkpoint, strict=True, components=None)
 
     def warm_start(
         self, source: str | Path, *, strict: bool = False, components: Sequence[str] | None = None
@@ -274,39 +149,18 @@ class Checkpointer:
             UsageError: the run has checkpoints already; `resume` goes on from them.
             FormatError: the file cannot be read, or with `strict` does not fit.
         """
-        self._saver.wait()
-        newest = resume.newest_of(self._saver)
+        saver = self._run.saver
+        self._run.wait()
+        newest = resume.newest_of(saver)
         if newest is not None and newest.manifest.reason != resume.WARM_START:
             raise UsageError(
-                f"cannot begin run '{self._saver.run}' with '{source}'",
+                f"cannot begin run '{saver.run}' with '{source}'",
                 why="it has checkpoints already",
                 next_step="go on with resume(), or give the run another name",
             )
         if ranks.rank() == 0:
-            self._saver.save_now(incoming.from_path(Path(source)), Facts(step=None, reason=resume.WARM_START))
-        tip = ranks.agreed(self._saver.receipt.id if self._saver.receipt else None)
+            saver.save_now(incoming.from_path(Path(source)), Facts(step=None, reason=resume.WARM_START))
+        tip = ranks.agreed(saver.receipt.id if saver.receipt else None)
         wanted = list(components) if components is not None else list(self._parts.by_name)
-        started = require_checkpoint(self._saver.repo, tip, self._saver.track)
-        return self._keeper.put_back(started, strict=strict, components=wanted)
-
-    # ---- looking
-
-    def latest_step(self) -> int | None:
-        """The step of the newest checkpoint of the run; None if there is none."""
-        return self._saver.step_at("latest")
-
-    def best_step(self, metric: str | None = None) -> int | None:
-        """The step of the best checkpoint of the run; by the metric that ckpt.yaml names, if none is given."""
-        return self._saver.step_at(f"best:{metric}" if metric else "best")
-
-
-def _whole(what: str, value: Any) -> int:
-    """A whole number of any library as Python's.
-
-    Raises:
-        UsageError: it is none.
-    """
-    number = unwrapped(value)
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise UsageError(f"{what} cannot be {value!r}", why="it is a whole number", next_step="pass an int")
-    return number
+        started = require_checkpoint(saver.repo, tip, saver.track)
+        return self._run.put_back(started, strict=strict, components=wanted)

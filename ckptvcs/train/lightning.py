@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ckptvcs.domain import provenance
+from ckptvcs.errors import FormatError
 from ckptvcs.porcelain.config import save_policy
 from ckptvcs.train import capture, ranks, resume
+from ckptvcs.train.face import Face
 from ckptvcs.train.flavour import ModelCheckpoint
 from ckptvcs.train.lightning_io import OWN, CkptIO, Order, read_pointer, url, write_pointer
 from ckptvcs.train.lightning_loop import (
     batch_size,
     begin_epoch,
-    check_demand,
     figures,
     go_on_as_ever,
     is_fetched_ahead,
@@ -30,8 +31,8 @@ from ckptvcs.train.lightning_loop import (
 )
 from ckptvcs.train.parts import RNG, own_state
 from ckptvcs.train.preemption import Preempted, Preemption, expected_s
+from ckptvcs.train.run import Run
 from ckptvcs.train.saver import Facts
-from ckptvcs.train.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,7 +54,7 @@ _HASTE: Final = 1.5
 """How many times as long as it is expected to take a save may take at the end of the grace period."""
 
 
-class CkptCallback(ModelCheckpoint):
+class CkptCallback(Face, ModelCheckpoint):
     """Commits the checkpoints of a Lightning training to the branch of its run.
 
     `Trainer(callbacks=[CkptCallback(run=...)])` is all that it takes; `trainer.fit(..., ckpt_path="last")` then begins anew
@@ -100,12 +101,10 @@ class CkptCallback(ModelCheckpoint):
         given: dict[str, Any] = {"branch": branch, "track": track, "params": params, "data": data, "aux": aux}
         self._io = CkptIO(run=run, repo=repo, asynchronous=asynchronous, allow_pickle=allow_pickle, **given)
         saver = self._io.saver
+        self._preempted = preempted
+        self._run = Run(saver, save_policy(saver.repo.config, policy), preempted=preempted)
         # Where Lightning looks for `ckpt_path="last"`: all that it finds there is a note that says what that means.
         super().__init__(dirpath=saver.repo.private / "lightning" / saver.track / saver.branch, save_top_k=0)
-        self._policy = save_policy(saver.repo.config, policy)
-        self._watch = Watch(self._policy)
-        self._preempted = preempted
-        self._preemption = Preemption((), grace_s=0.0)
         self._found: dict[str, Any] | None = None
         """What a checkpoint holds of ours, from when it is loaded until the training goes on."""
         self._reasons: tuple[str, ...] = ()
@@ -119,7 +118,7 @@ class CkptCallback(ModelCheckpoint):
         """Whether they can tell their place, one for each loader of the training."""
         self._whole: str | None = None
         """Where the state is whole that is being saved."""
-        self._point_to_last(exists=resume.newest_of(saver) is not None)
+        self._point_to_last(exists=resume.has_begun(saver))
 
     # ---- what a user asks
 
@@ -127,32 +126,11 @@ class CkptCallback(ModelCheckpoint):
         """The `CheckpointIO` of this run. The callback gives it to the trainer, unless `plugins=[...]` did."""
         return self._io
 
-    def event(self, name: str) -> None:
-        """Say that something happened that the policy may save for: `on_event: [NAME]`."""
-        self._watch.event(name)
-
-    @property
-    def last_saved(self) -> Receipt | None:
-        """What the newest save that is known to be durable did."""
-        return self._io.receipt
-
-    @property
-    def last_durable_step(self) -> int | None:
-        """The recovery point: the step that a crash right now would not lose; None if nothing was saved yet."""
-        return None if self.last_saved is None else self.last_saved.manifest.step
-
     def wait_until_finished(self) -> Receipt | None:
-        """Wait for the save under way.
-
-        Returns:
-            What the last save did, or None if there was none.
-
-        Raises:
-            CkptvcsError: it failed; nothing of it was committed.
-        """
-        self._io.teardown()
-        self._point_to_last(exists=self.last_saved is not None)
-        return self.last_saved
+        """Wait for the save under way; as `Checkpointer.wait_until_finished`."""
+        receipt = super().wait_until_finished()
+        self._point_to_last(exists=receipt is not None)
+        return receipt
 
     def _point_to_last(self, *, exists: bool) -> None:
         """Leave the note for `ckpt_path="last"`, once there is something to find."""
@@ -184,13 +162,9 @@ class CkptCallback(ModelCheckpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step, self._saved = trainer.global_step, None
         self._moved, self._accumulating, self._reasons = False, False, ()
-        notice = self._policy.on_preemption
-        self._preemption = Preemption(
-            unclaimed(notice.signals) if notice else (),
-            grace_s=notice.grace_s if notice else 0.0,
-            probe=self._preempted,
-        )
-        self._preemption.install()
+        self._run.saver.open()
+        self._run.preemption = Preemption.of(self._run.policy, probe=self._preempted, ours=unclaimed)
+        self._run.preemption.install()
         if self._found is not None:
             self._go_on(trainer, self._found)
 
@@ -201,14 +175,18 @@ class CkptCallback(ModelCheckpoint):
         self._samples = found.get("samples") or 0
         trainer.callback_metrics.update(found.get("metrics") or {})
         if "triggers" in found:
-            self._watch.go_on(found["triggers"], past=self._io.saver.past() if own else None)
+            self._run.watch.go_on(found["triggers"], past=self._run.saver.past() if own else None)
         if found.get("whole") == EPOCH:
             begin_epoch(trainer)
-        generators = None if found[RNG] is None else own_state(found[RNG], RNG)
-        if generators is None:
-            _log.warning("the checkpoint has no random generators of rank %s: they are left as they are", ranks.rank())
-        else:
-            capture.set_rng_state(generators)
+        self._put_generators_back(found[RNG])
+
+    def _put_generators_back(self, gathered: Any) -> None:
+        try:
+            if gathered is None:
+                raise FormatError("no random generators", why="Lightning alone wrote it")
+            capture.set_rng_state(own_state(gathered, RNG))
+        except FormatError as err:
+            _log.warning("the random generators are left as they are, and it is no exact start: %s", err.why)
 
     # ---- what Lightning calls: the training
 
@@ -220,7 +198,8 @@ class CkptCallback(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        self._io.raise_failure()
+        if self._run.preemption.announced() is None:  # else there may be no other chance to save
+            self._run.raise_failure()
         self._samples += batch_size(batch) * trainer.world_size
         step = trainer.global_step
         self._accumulating, self._step = step == self._step, step
@@ -228,7 +207,7 @@ class CkptCallback(ModelCheckpoint):
             return  # the gradients are not in a checkpoint
         self._moved = True
         self._look(trainer)
-        if self._policy.on_exit and 0 < trainer.max_steps <= step:
+        if self._run.policy.on_exit and 0 < trainer.max_steps <= step:
             self._reasons += ("on_exit",)
         if not trainer.is_last_batch and not validation_follows(trainer):
             self._act(trainer, BATCH)
@@ -241,9 +220,9 @@ class CkptCallback(ModelCheckpoint):
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Save before the validation is over, if the process is told to end and would not live to see that."""
-        end = ranks.any_says(self._preemption.announced()) if self._is_within_epoch(trainer) else None
-        if end is not None and ranks.agreed(_HASTE * self._expected_s(trainer) > self._preemption.left_s()):
-            self._save_and_leave(trainer, None, *end)
+        end = self._run.announced() if self._is_within_epoch(trainer) else None
+        if end is not None and ranks.agreed(_HASTE * self._expected_s(trainer) > self._run.preemption.left_s()):
+            self._save_and_leave(trainer, None, (), *end)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._moved:
@@ -258,42 +237,36 @@ class CkptCallback(ModelCheckpoint):
 
     def _look(self, trainer: Trainer) -> None:
         """Ask the policy; what it says is kept until the state is whole."""
-        reasons = self._watch.look(
-            trainer.global_step,
-            epoch=trainer.current_epoch,
-            metrics=figures(trainer),
-            busy=self._io.is_busy,
+        reasons = self._run.watch.look(
+            trainer.global_step, epoch=trainer.current_epoch, metrics=figures(trainer), busy=self._run.saver.is_busy
         )
         self._reasons += tuple(reason for reason in reasons if reason not in self._reasons)
 
     def _act(self, trainer: Trainer, whole: str) -> None:
         """Save if there are reasons; leave if the process is to end."""
-        end = ranks.any_says(self._preemption.announced())
+        said, self._reasons = self._reasons, ()
+        end, reasons = self._run.agreed(() if said and self._run.skips(trainer.global_step) else said)
         if end is not None:
-            self._save_and_leave(trainer, whole, *end)
-        reasons, self._reasons = self._reasons, ()
-        reasons = tuple(ranks.agreed(() if reasons and self._skips(trainer.global_step) else reasons))
+            self._save_and_leave(trainer, whole, reasons, *end)
         if reasons:
-            check_demand(self._policy.grade, self._grade(trainer, whole))
+            self._run.demand(
+                self._grade(trainer, whole),
+                why="a data loader cannot tell its place in the middle of an epoch",
+                next_step="use torchdata's StatefulDataLoader, save at the end of epochs",
+            )
             self._save(trainer, whole, "; ".join(reasons))
 
     def _grade(self, trainer: Trainer, whole: str | None) -> str:
         placed = whole is not None and all(self._loaders) and not is_fetched_ahead(trainer)
         return provenance.EXACT if placed or whole == EPOCH else provenance.APPROXIMATE
 
-    def _skips(self, step: int) -> bool:
-        if self._policy.when_busy != "skip" or not self._io.is_busy:
-            return False
-        _log.warning("step %s is not saved: the save before it is still under way", step)
-        return True
-
     def _save(
         self, trainer: Trainer, whole: str | None, reason: str, *, alone: bool = False, grade: str | None = None
     ) -> None:
         grade = grade or self._grade(trainer, whole)
-        self._io.teardown()
+        self._run.wait()
         self._point_to_last(exists=self.last_saved is not None or self._found is not None)
-        self._watch.saving()
+        self._run.watch.saving()
         facts = Facts(
             step=trainer.global_step,
             epoch=trainer.current_epoch,
@@ -303,15 +276,16 @@ class CkptCallback(ModelCheckpoint):
         )
         self._whole = whole
         try:
-            trainer.save_checkpoint(
-                url(f"{self._io.saver.branch}@latest"),
-                weights_only=False,
-                storage_options=Order(facts=facts, alone=alone),
-            )
+            with self._run.failing():
+                trainer.save_checkpoint(
+                    url(f"{self._io.saver.branch}@latest"),
+                    weights_only=False,
+                    storage_options=Order(facts=facts, alone=alone),
+                )
         finally:
             self._whole = None
         self._saved = trainer.global_step
-        self._watch.saved(self._io.saver.blocked_s)
+        self._run.watch.saved(self._run.saver.blocked_s)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning leaves out, also to what others save."""
@@ -321,35 +295,38 @@ class CkptCallback(ModelCheckpoint):
             "whole": EPOCH if finished else self._whole,
             "samples": self._samples,
             "loaders": loaders_of_ranks(checkpoint),
-            "triggers": self._watch.remembered(),
+            "triggers": self._run.watch.remembered(),
             "metrics": {name: value.detach().clone() for name, value in trainer.callback_metrics.items()},
         }
 
     # ---- what Lightning calls: the end
 
-    def _save_and_leave(self, trainer: Trainer, whole: str | None, why: str, status: int) -> None:
+    def _save_and_leave(
+        self, trainer: Trainer, whole: str | None, reasons: Sequence[str], why: str, status: int
+    ) -> NoReturn:
         """Save within the grace period, and end the process."""
-        note, needed_s, left_s = "", self._expected_s(trainer), self._preemption.left_s()
+        note, needed_s, left_s = "", self._expected_s(trainer), self._run.preemption.left_s()
         alone = bool(ranks.agreed(needed_s > left_s))
         if alone:
             note = f"; model and optimizer alone: a whole save takes about {needed_s:.0f} s, {left_s:.0f} s are left"
-        step, grade = trainer.global_step, provenance.APPROXIMATE if alone else None
-        self._save(trainer, whole, f"on_preemption: {why}{note}", alone=alone, grade=grade)
-        receipt = self.wait_until_finished()
-        self._preemption.remove()
-        _log.warning("%s announced the end%s: step %s is saved, the process ends", why, note, step)
-        raise Preempted(why, receipt, status)
+        earlier, grade = self._run.collect_failure(), provenance.APPROXIMATE if alone else None
+        reason = "; ".join((*reasons, f"on_preemption: {why}{note}"))
+        self._save(trainer, whole, reason, alone=alone, grade=grade)
+        self.wait_until_finished()
+        if earlier is not None:
+            _log.error("an earlier save had failed: %s", earlier)
+        self._run.leave(why, status, note)
 
     def _expected_s(self, trainer: Trainer) -> float:
-        return expected_s(self._io.saver.last, [trainer.lightning_module, *trainer.optimizers])
+        return expected_s(self._run.saver.last, [trainer.lightning_module, *trainer.optimizers])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._moved:
             self._look(trainer)
-            if self._policy.on_exit and self._saved != trainer.global_step:
+            if self._run.policy.on_exit and self._saved != trainer.global_step:
                 self._reasons += ("on_exit",)
             self._act(trainer, EPOCH)
-        self._preemption.remove()
+        self._run.preemption.remove()
         self._found = None
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -358,11 +335,16 @@ class CkptCallback(ModelCheckpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save what there is, if the policy says so. What else goes wrong is logged; this exception is the one to raise."""
-        self._preemption.remove()
+        self._run.preemption.remove()
         try:
             new = self._moved and self._saved != trainer.global_step
             # One rank alone cannot save: the others are not here to give their part.
-            if self._policy.on_exception and new and trainer.world_size == 1 and not isinstance(exception, Preempted):
+            if (
+                self._run.policy.on_exception
+                and new
+                and trainer.world_size == 1
+                and not isinstance(exception, Preempted)
+            ):
                 reason = f"on_exception: {type(exception).__name__}"
                 self._save(trainer, None, reason, grade=provenance.APPROXIMATE)
         except Exception:  # noqa: BLE001 - it is logged
@@ -375,15 +357,16 @@ class CkptCallback(ModelCheckpoint):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Wait for the save under way; raise what went wrong."""
         self._finish("closed")
+        self._run.preemption.pass_on()
 
     def _finish(self, how: str) -> None:
         self._found = None
         if self._moved:
-            self._io.end(how, self._step)
+            self._run.saver.end(how, self._step)
         try:
             self.wait_until_finished()
         finally:
-            self._io.close()
+            self._run.saver.close()
 
     # ---- what Lightning's ModelCheckpoint would keep
 

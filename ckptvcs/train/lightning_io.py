@@ -87,47 +87,15 @@ class CkptIO(CheckpointIO):
         allow_pickle: bool = False,
     ) -> None:
         super().__init__()
-        self._options: dict[str, Any] = {
-            "run": run,
-            "branch": branch,
-            "track": track,
-            "params": params,
-            "data": data,
-            "asynchronous": asynchronous,
-        }
-        self._repo = Path(repo).absolute()
+        self.saver = Saver(
+            repo, run=run, branch=branch, track=track, asynchronous=asynchronous, params=params, data=data
+        )
+        """What commits; it is closed between two trainings."""
         self._aux = [Path(path) for path in aux]
         self._allow_pickle = allow_pickle
-        self._open: Saver | None = None
         self._loaded: tuple[Found, bool] | None = None
-        self._receipt: Receipt | None = None
         self.skipped: tuple[str, ...] = ()
         """Newer checkpoints that the last load could not use, and why."""
-
-    @property
-    def saver(self) -> Saver:
-        """What commits; opened when it is needed, and again after `close`."""
-        if self._open is None:
-            self._open = Saver(self._repo, **self._options)
-        return self._open
-
-    @property
-    def receipt(self) -> Receipt | None:
-        """What the newest save that is known to be durable did."""
-        return (self._open.receipt if self._open is not None else None) or self._receipt
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a save is under way."""
-        return self._open is not None and self._open.is_busy
-
-    def raise_failure(self) -> None:
-        """Raise what went wrong in the background, without waiting for what is still under way."""
-        if self._open is not None:
-            self._open.raise_failure()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_open": None}  # a process that is spawned opens its own
 
     def attach(self, strategy: Any) -> None:
         """Become what a trainer saves and loads with.
@@ -174,6 +142,7 @@ class CkptIO(CheckpointIO):
         write_pointer(Path(path), receipt.id)
 
     def _commit(self, checkpoint: dict[str, Any], order: Order) -> Receipt | None:
+        self.saver.open()
         self.settle()
         state = checkpoint
         if order.alone:
@@ -236,11 +205,11 @@ class CkptIO(CheckpointIO):
 
     def _find(self, revision: str) -> tuple[Found, bool]:
         if revision == f"{self.saver.branch}@latest":
-            found = resume.find(self.saver, None, _NEEDED)
+            found = resume.find_whole(self.saver, None, _NEEDED)
             if found is None:
                 raise NotFound(
                     f"run '{self.saver.run}' has no checkpoint",
-                    why=f"there is no branch '{self.saver.branch}'",
+                    why=f"branch '{self.saver.branch}' does not exist, or holds nothing to go on from",
                     next_step="begin without ckpt_path",
                 )
             return found, False
@@ -274,15 +243,9 @@ class CkptIO(CheckpointIO):
             Path(path).unlink()
             _log.debug("removed '%s'; its checkpoint stays", path)
 
-    def end(self, how: str, step: int) -> None:
-        """Tell the ledger that the run has ended; see `Saver.end`."""
-        if self._open is not None:
-            self._open.end(how, step)
-
     def teardown(self) -> None:
         """Wait for the save under way."""
-        if self._open is not None:
-            self._open.wait()
+        self.saver.wait()
 
     def close(self) -> None:
         """Wait for the save under way and let go of everything, until it is needed again.
@@ -290,13 +253,7 @@ class CkptIO(CheckpointIO):
         Raises:
             CkptvcsError: that save failed.
         """
-        if self._open is not None:
-            opened, self._open = self._open, None
-            self._options["run"], self._options["branch"] = opened.run, opened.branch
-            try:
-                opened.close()
-            finally:
-                self._receipt = opened.receipt or self._receipt
+        self.saver.close()
 
 
 # ----------------------------------------------------------------------------------------------------------- pointers

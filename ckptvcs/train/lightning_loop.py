@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from ckptvcs.domain import provenance
-from ckptvcs.errors import UsageError
+from ckptvcs.errors import FormatError
 from ckptvcs.train import ranks
 from ckptvcs.train.replay import replaying, tells_its_place
 from ckptvcs.train.saver import metric
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ckptvcs.train.flavour import Trainer
+
+_log = logging.getLogger("ckptvcs")
 
 
 def make_loaders_replay(trainer: Trainer) -> list[bool]:
@@ -47,8 +49,12 @@ def loaders_of_ranks(checkpoint: Mapping[str, Any]) -> Any:
 
 
 def use_own_loaders(checkpoint: Mapping[str, Any], gathered: Any) -> None:
-    """Let this rank go on at its own place in the data."""
-    own = ranks.own(gathered) if gathered else None
+    """Let this rank go on at its own place in the data, where as many ranks saved theirs as there are now."""
+    try:
+        own = ranks.own(gathered) if gathered else None
+    except FormatError as err:
+        _log.warning("the data begins where Lightning has it: %s", err.why)
+        return
     if own:
         _places(checkpoint)[_LOADERS] = own
 
@@ -116,17 +122,3 @@ def batch_size(batch: Any) -> int:
         return batch.shape[0] if batch.ndim else 1
     inner = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (list, tuple)) else ()
     return next((size for item in inner if (size := batch_size(item))), 0)
-
-
-def check_demand(demanded: str | None, grade: str) -> None:
-    """Refuse to save less than a policy demands.
-
-    Raises:
-        UsageError: training could not go on from it as well as that.
-    """
-    if demanded is not None and provenance.lower_grade(demanded, grade) != demanded:
-        raise UsageError(
-            f"this state is resumable {grade}, and the policy demands {demanded}",
-            why="a data loader cannot tell its place in the middle of an epoch, or the time was too short for all of it",
-            next_step="use torchdata's StatefulDataLoader, save at the end of epochs, or change 'save.grade' in ckpt.yaml",
-        )

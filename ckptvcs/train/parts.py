@@ -127,19 +127,9 @@ class Parts:
             )
         return list(components)
 
-    def check_grade(self, demanded: str | None) -> None:
-        """Refuse parts from which training could not go on as well as a policy demands.
-
-        Raises:
-            UsageError: it could not.
-        """
-        grade = provenance.grade({*self.roles.values(), RNG})
-        if demanded is not None and provenance.lower_grade(demanded, grade) != demanded:
-            raise UsageError(
-                f"these parts are resumable {grade}, and the policy demands {demanded}",
-                why=f"they play the roles {', '.join(sorted(set(self.roles.values())))}",
-                next_step="pass the optimizer too, or change 'save.grade' in ckpt.yaml",
-            )
+    def grade(self) -> str:
+        """How well training can go on from the states of all parts."""
+        return provenance.grade({*self.roles.values(), RNG})
 
 
 def _check_part(name: str, part: Any) -> None:

@@ -59,11 +59,23 @@ class Preemption:
         self._announced: tuple[str, int, float] | None = None
 
     @classmethod
-    def of(cls, save: policy.Save, *, probe: Callable[[], bool] | None) -> Preemption:
-        """What a policy of saves says of it; a probe counts in any case."""
+    def of(
+        cls,
+        save: policy.Save,
+        *,
+        probe: Callable[[], bool] | None,
+        ours: Callable[[Sequence[str]], Sequence[str]] = tuple,
+    ) -> Preemption:
+        """What a policy of saves says of it; a probe counts in any case.
+
+        Args:
+            save: the policy.
+            probe: asked at every step.
+            ours: those of its signals that are not somebody else's to handle.
+        """
         said = save.on_preemption
         grace_s = (said or policy.Preemption()).grace_s
-        return cls(said.signals if said else (), grace_s=grace_s, probe=probe)
+        return cls(ours(said.signals) if said else (), grace_s=grace_s, probe=probe)
 
     def install(self) -> None:
         """Handle the signals. Only the main thread may; elsewhere a note says that they are not watched."""

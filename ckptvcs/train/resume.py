@@ -108,29 +108,43 @@ def find(
     return None
 
 
-def find_whole(saver: Saver, revision: str | None, needed: Collection[str]) -> Found | None:
+def find_whole(
+    saver: Saver,
+    revision: str | None,
+    needed: Collection[str] = (),
+    *,
+    refuse: Callable[[Checkpoint], None] = lambda _: None,
+) -> Found | None:
     """Find a checkpoint from which training goes on exactly; see `find`.
 
     Where none is named, one that an exception saved in the middle of a step, and a start with a foreign file, are passed
     over: where there is nothing else, the run has yet to begin.
     """
     if revision is not None:
-        return find(saver, revision, needed)
-    newest = [checkpoint.manifest.reason for checkpoint in of_the_run(saver)]
-    if all(reason.startswith((IN_THE_MIDDLE, WARM_START)) for reason in newest):
-        for reason in newest:
-            _log.warning("run '%s' is begun anew: its checkpoint was saved for '%s'", saver.run, reason)
+        return find(saver, revision, needed, refuse=refuse)
+    if not has_begun(saver):
+        for checkpoint in of_the_run(saver):
+            _log.warning(
+                "run '%s' is begun anew: its checkpoint was saved for '%s'", saver.run, checkpoint.manifest.reason
+            )
         return None
 
-    def refuse(checkpoint: Checkpoint) -> None:
+    def refuse_the_middle(checkpoint: Checkpoint) -> None:
         if checkpoint.manifest.reason.startswith(IN_THE_MIDDLE):
             raise FormatError(
                 f"checkpoint {checkpoint.id[:10]} was saved in the middle of a step",
                 why=checkpoint.manifest.reason,
-                next_step="name it, or take it with strict=False",
+                next_step="name it, or take what fits of it with strict=False",
             )
+        refuse(checkpoint)
 
-    return find(saver, None, needed, refuse=refuse)
+    return find(saver, None, needed, refuse=refuse_the_middle)
+
+
+def has_begun(saver: Saver) -> bool:
+    """Whether there is a checkpoint that the run would go on from by itself, if it is whole."""
+    reasons = (checkpoint.manifest.reason for checkpoint in of_the_run(saver))
+    return any(not reason.startswith((IN_THE_MIDDLE, WARM_START)) for reason in reasons)
 
 
 def fork_if_needed(saver: Saver, checkpoint: Checkpoint) -> None:

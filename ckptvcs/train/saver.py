@@ -15,6 +15,7 @@ from collections import deque
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.domain import calibration
@@ -30,7 +31,6 @@ from ckptvcs.train.snapshot import Snapshots
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from concurrent.futures import Future
-    from pathlib import Path
 
     from ckptvcs.domain.calibration import Recorded
     from ckptvcs.domain.checkpoint import Checkpoint, CheckpointId
@@ -94,27 +94,50 @@ class Saver:
         params: Mapping[str, Any] | None = None,
         data: Mapping[str, str] | None = None,
     ) -> None:
-        self.repo = Repository.open(repo, lock_wait_s=_LOCK_WAIT_S)
+        self._folder = Path(repo).absolute()
+        self._repo: Repository | None = None
         self.run, self.branch = run, branch or run
         self.track = track or self.repo.config.track
-        self.run_id = secrets.token_hex(8)
         self._asynchronous = asynchronous
         self._params, self._data = check_params(params or {}), dict(data or {})
         self._custody = commit.take_custody(self.repo)  # the code that runs is that of now, whatever is edited later
         # Who does not say what a state descends from begins anew, whatever the branch holds.
         self._parents: tuple[CheckpointId, ...] | None = ()
         self._start: str | None = None
-        self._snapshots = Snapshots()
-        self._pool = ThreadPoolExecutor(1, "ckptvcs-save")
         self._saving: Future[None] | None = None
         self._saving_since = 0.0
         self._others: deque[Future[None]] = deque()
         self._began: float | None = None
-        self._closed = False
+        self._pool: ThreadPoolExecutor | None = None
+        self._snapshots = Snapshots()
         self.blocked_s = 0.0
         """How long the training thread stood still for the newest save."""
         self.last: Saved | None = None
         """The newest save that is known to be durable."""
+        self.open()
+
+    def open(self) -> None:
+        """Get ready to save. After `close`, the next state descends from the last one, as if the run had not stopped."""
+        if self._pool is None:
+            self.run_id = secrets.token_hex(8)
+            self._pool = ThreadPoolExecutor(1, "ckptvcs-save")
+
+    @property
+    def repo(self) -> Repository:
+        """The repository; it can be looked at when this is closed, too."""
+        if self._repo is None:
+            self._repo = Repository.open(self._folder, lock_wait_s=_LOCK_WAIT_S)
+        return self._repo
+
+    def __getstate__(self) -> dict[str, Any]:
+        idle: dict[str, Any] = {
+            "_repo": None,
+            "_pool": None,
+            "_saving": None,
+            "_others": deque(),
+            "_snapshots": Snapshots(),
+        }
+        return {**vars(self), **idle}  # a process that is spawned opens its own
 
     def descend_from(self, checkpoint: Checkpoint) -> None:
         """Say which checkpoint the next state was trained on from; a branch that does not exist yet leaves its line there."""
@@ -144,8 +167,8 @@ class Saver:
         Raises:
             CkptvcsError: this save failed, or the one before it did in the background.
         """
-        if self._closed:
-            raise UsageError("cannot save", why="this Checkpointer is closed", next_step="save before 'close'")
+        if self._pool is None:
+            raise UsageError("cannot save", why="this run is closed", next_step="save before 'close'")
         self.wait()
         began = time.perf_counter()
         self._begin()
@@ -224,12 +247,12 @@ class Saver:
         return None if self.last is None else self.last.receipt
 
     def later(self, action: Callable[[], object]) -> None:
-        """Do something after what is under way; if it fails, the next call says so."""
+        """Do something after what is under way; if it fails, the next call says so. At once, where this is closed."""
 
         def run() -> None:
             action()
 
-        if self._asynchronous:
+        if self._asynchronous and self._pool is not None:
             self._others.append(self._pool.submit(run))
         else:
             run()
@@ -321,12 +344,13 @@ class Saver:
         Raises:
             CkptvcsError: that save failed.
         """
-        self._closed = True
         try:
             self.wait()
         finally:
-            self._pool.shutdown()
+            if self._pool is not None:
+                self._pool.shutdown()
             self.repo.close()
+            self._repo, self._pool, self._began, self._snapshots = None, None, None, Snapshots()
 
 
 def metric(name: str, value: Any) -> int | float | str:

@@ -10,18 +10,21 @@ import json
 import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from transformers import TrainerCallback
 
 from ckptvcs.domain import provenance
 from ckptvcs.domain.policy import Preemption, Save
 from ckptvcs.errors import CkptvcsError, UsageError
+from ckptvcs.porcelain.config import save_policy
 from ckptvcs.train import ranks, resume
-from ckptvcs.train.folders import FolderRun, RunFace, require_file
+from ckptvcs.train.face import Face
+from ckptvcs.train.folders import Folders, require_file
 from ckptvcs.train.losses import Losses
 from ckptvcs.train.preemption import Preempted
-from ckptvcs.train.saver import Facts
+from ckptvcs.train.run import Run
+from ckptvcs.train.saver import Facts, Saver
 from ckptvcs.train.step import Step
 from ckptvcs.train.written import WrittenFolders
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
+    from ckptvcs.train.resume import Resumed
 
 _log = logging.getLogger("ckptvcs")
 
@@ -43,7 +47,7 @@ _BY_TRAINER: Final = "save_strategy: "
 """How the reason of a save begins that the Trainer would have taken without us."""
 
 
-class CkptCallback(RunFace, TrainerCallback):  # type: ignore[misc]  # its base is not looked at
+class CkptCallback(Face, TrainerCallback):  # type: ignore[misc]  # its base is not looked at
     """Commits the checkpoints of a Hugging Face Trainer to the branch of a run.
 
     Args:
@@ -88,18 +92,10 @@ class CkptCallback(RunFace, TrainerCallback):  # type: ignore[misc]  # its base 
         keep_folders: int | None = 1,
         asynchronous: bool = True,
     ) -> None:
-        self._run = FolderRun(
-            repo,
-            run=run,
-            branch=branch,
-            track=track,
-            policy=policy,
-            asynchronous=asynchronous,
-            params=params,
-            data=data,
-            aux=aux,
-            preempted=preempted,
-        )
+        saver = Saver(repo, run=run, branch=branch, track=track, asynchronous=asynchronous, params=params, data=data)
+        self._has_policy = policy is not None or saver.repo.config.save is not None
+        self._run = Run(saver, save_policy(saver.repo.config, policy), preempted=preempted)
+        self._folders = Folders(self._run, aux)
         self._written = WrittenFolders(keep_folders, account=_ACCOUNT, others=_BY_TRAINER)
         self._args: TrainingArguments | None = None
         self._now = Step()
@@ -133,21 +129,26 @@ class CkptCallback(RunFace, TrainerCallback):  # type: ignore[misc]  # its base 
                 next_step="pass the callback to Trainer(callbacks=[...]) first",
             )
         home = Path(self._args.output_dir)
-        folder = self._run.resume(revision, home, writes=self._args.should_save, refuse=_refuse)
+        folder = self._folders.resume(revision, home, writes=self._args.should_save, refuse=_refuse)
         if folder is None:
             return None
         self._remembered = _remembered(folder)
-        self._run.go_on(self._remembered.get("triggers"), named=revision is not None)
+        self._folders.go_on(self._remembered.get("triggers"), named=revision is not None)
         if revision is None:
             self._written.know(home, resume.of_the_run(self._run.saver))
         return str(folder)
+
+    @property
+    def resumed(self) -> Resumed | None:
+        """Where `resume` said that training goes on; None before it, and where the run had no checkpoint."""
+        return self._folders.resumed
 
     # ---- what the Trainer tells
 
     def on_init_end(self, args: TrainingArguments, *_: Any, **__: Any) -> None:
         """Get to know where the Trainer writes."""
         self._args = args
-        if not self._run.has_policy and str(args.save_strategy.value) != "no":
+        if not self._has_policy and str(args.save_strategy.value) != "no":
             self._run.follow(Save(on_preemption=Preemption()))
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
@@ -160,7 +161,7 @@ class CkptCallback(RunFace, TrainerCallback):  # type: ignore[misc]  # its base 
                 why="its trials are runs of their own, and this callback is one run",
                 next_step="train each trial with a Trainer and a callback of its own",
             )
-        resumed = self._run.resumed
+        resumed = self.resumed
         if resumed is not None and not (self._now.step or state.global_step == resumed.step):
             raise UsageError(
                 f"the Trainer does not go on from step {resumed.step}",
@@ -169,7 +170,7 @@ class CkptCallback(RunFace, TrainerCallback):  # type: ignore[misc]  # its base 
             )
         if resumed is None and state.global_step and not self._now.step:
             self._remembered = state.stateful_callbacks.get(_OWN) or {}
-            self._run.went_on(state.global_step, self._remembered.get("triggers"))
+            self._folders.went_on(state.global_step, self._remembered.get("triggers"))
         if self._losses is not None:
             self._losses.go_on(self._remembered.get("losses"))
         self._remembered = {}
@@ -180,11 +181,12 @@ class CkptCallback(RunFace, TrainerCallback):  # type: ignore[misc]  # its base 
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
         """Ask the policy about the step that was made, unless what will be measured of it is still to come."""
-        self._run.saver.raise_failure()
         self._now.begin(state.global_step)
         self._end = self._run.announced()
+        if self._end is None:  # else there may be no other chance to save
+            self._run.raise_failure()
         if not args.auto_find_batch_size and args.should_save:
-            self._run.discard_resumed()  # every rank has made a step with it
+            self._folders.discard_resumed()  # every rank has made a step with it
         if self._end is not None:
             control.should_evaluate = False  # there is no time for that
         self._now.awaits_log = control.should_log and not control.should_evaluate and self._end is None
@@ -235,7 +237,9 @@ class CkptCallback(RunFace, TrainerCallback):  # type: ignore[misc]  # its base 
         return self._note(state, control)
 
     def _look(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
-        reasons = self._run.look(state.global_step, epoch=state.epoch, metrics=self._now.take_measured())
+        step, measured = state.global_step, self._now.take_measured()
+        said = self._run.watch.look(step, epoch=state.epoch, metrics=measured, busy=self._run.saver.is_busy)
+        _, reasons = self._run.agreed(() if said and self._run.skips(step) else said)
         self._now.want(reasons)
         if self._end is not None:
             self._now.want((f"on_preemption: {self._end[0]}",))
@@ -262,8 +266,11 @@ class CkptCallback(RunFace, TrainerCallback):  # type: ignore[misc]  # its base 
         step, now = state.global_step, self._now
         by_trainer = () if now.ours else (f"{_BY_TRAINER}{args.save_strategy.value}",)
         reasons = (*now.reasons, *by_trainer)
+        earlier = self._run.collect_failure()
+        if earlier is not None and self._end is None:
+            raise earlier
+        self._run.watch.saving()
         if state.is_world_process_zero:
-            self._run.saver.wait()
             self._written.durable(self._run.saver.receipt)
             facts = Facts(
                 step=step,
@@ -273,27 +280,42 @@ class CkptCallback(RunFace, TrainerCallback):  # type: ignore[misc]  # its base 
                 params=_params(args),
                 grade_at_most=self._grade,
             )
-            self._run.commit(Path(args.output_dir) / f"checkpoint-{step}", facts)
-        self._run.watch.saving()
+            with self._run.failing():
+                self._folders.commit(Path(args.output_dir) / f"checkpoint-{step}", facts)
         self._run.watch.saved(time.perf_counter() - now.since)
         self._written.add(step, ours=not by_trainer)
         now.done(step)
         if self._end is not None:
-            self._run.leave(*self._end)
+            self._leave(earlier, *self._end)
         self._tidy(args, state)
+
+    def _leave(self, earlier: CkptvcsError | None, why: str, status: int) -> NoReturn:
+        """End the process, once what was saved is durable on every rank: when one ends, launchers end the others."""
+        ranks.together(self._run.wait)
+        if earlier is not None:
+            _log.error("an earlier save had failed: %s", earlier)
+        self._end_run("preempted", self._now.saved)
+        self._run.leave(why, status)
+
+    def _end_run(self, how: str, step: int | None) -> None:
+        """Tell the ledger that the training has ended, and give the signals back."""
+        self._run.preemption.remove()
+        self._run.saver.end(how, step)
+        self._run.saver.wait()
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Wait for the commit under way."""
-        self._run.saver.wait()
+        self._run.wait()
         if self._end is not None:
-            self._run.leave(*self._end)
-        self._run.end("closed", state.global_step)
+            self._leave(None, *self._end)
+        self._end_run("closed", state.global_step)
         if args.should_save:
-            self._run.discard_resumed()
+            self._folders.discard_resumed()
         self._written.durable(self._run.saver.receipt)
         self._tidy(args, state)
         if self._run.policy.on_exit and self._now.saved != state.global_step:
             _log.warning("step %s is not saved: the Trainer ended without saying so beforehand", state.global_step)
+        self._run.preemption.pass_on()
 
     def _tidy(self, args: TrainingArguments, state: TrainerState) -> None:
         """Remove folders that are not needed any more, unless an upload in the background may still read them."""
@@ -326,7 +348,7 @@ class CkptCallback(RunFace, TrainerCallback):  # type: ignore[misc]  # its base 
         except BaseException as err:
             try:
                 self._save_after(err, trainer)
-                self._run.end("exception", trainer.state.global_step)
+                self._end_run("exception", trainer.state.global_step)
             except Exception:  # noqa: BLE001 - the exception that ended the training is the one to raise
                 _log.exception("the state could not be saved after %s", type(err).__name__)
             raise
@@ -338,13 +360,23 @@ class CkptCallback(RunFace, TrainerCallback):  # type: ignore[misc]  # its base 
         state, now, policy = trainer.state, self._now, self._run.policy
         alone = ranks.size() == 1  # the others are at another place, and would be waited for
         if alone and policy.on_exception and not isinstance(err, CkptvcsError) and now.saved != state.global_step:
-            self._run.saver.wait()
+            self._run.collect_failure()
             now.want((f"on_exception: {type(err).__name__}",))
             now.ours, self._grade = True, provenance.APPROXIMATE
             self._note(state, trainer.control)
             trainer._save_checkpoint(trainer.model, trial=None)  # as the Trainer's own callback for SIGTERM does
             self.on_save(trainer.args, state, trainer.control)
-        self._run.saver.wait()
+        self._run.wait()
+
+    def close(self) -> None:
+        """Wait for the commit under way, and let go of everything.
+
+        Raises:
+            CkptvcsError: that commit failed.
+        """
+        self._run.preemption.remove()
+        self._folders.discard_resumed()
+        self._run.saver.close()
 
 
 def _refuse(checkpoint: Any) -> None:

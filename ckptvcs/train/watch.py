@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.domain import triggers
-from ckptvcs.errors import FormatError
+from ckptvcs.errors import FormatError, UsageError
+from ckptvcs.porcelain.api import unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,6 +31,18 @@ class Place:
     samples: int | None = None
     metrics: Mapping[str, int | float | str] = field(default_factory=dict)
     saved: bool = False
+
+
+def whole(what: str, value: Any) -> int:
+    """A whole number of any library as Python's.
+
+    Raises:
+        UsageError: it is none.
+    """
+    number = unwrapped(value)
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise UsageError(f"{what} cannot be {value!r}", why="it is a whole number", next_step="pass an int")
+    return number
 
 
 class Watch:

@@ -515,34 +515,27 @@ def python_page() -> str:
     )
 
 
-def class_parts(cls: type) -> Iterator[str]:
-    yield fenced(signature(f"ckptvcs.{cls.__name__}", cls), "python")
+def class_parts(cls: type, qualified: str = "", title: str = "") -> Iterator[str]:
+    """What users call of a class of ours, and of its bases that are ours; not what a framework calls of it."""
+    yield fenced(signature(qualified or f"ckptvcs.{cls.__name__}", cls), "python")
     yield from docstring_parts(cls)
-    attributes = list(attributes_of(cls))
-    if attributes:
+    own = [base for base in reversed(cls.__mro__) if base.__module__.startswith("ckptvcs.")]
+    if attributes := list(dict.fromkeys(row for base in own for row in attributes_of(base))):
         yield table(["attribute", "type", "meaning"], attributes)
-    for name, member in vars(cls).items():
+    members = {key: member for base in own for key, member in vars(base).items()}
+    for name, member in members.items():
         function = member.__func__ if isinstance(member, classmethod) else member
-        if not name.startswith("_") and inspect.isfunction(function):
-            yield f"### {cls.__name__}.{name}"
+        if not name.startswith(("_", "on_")) and inspect.isfunction(function):
+            yield f"### {title or cls.__name__}.{name}"
             yield from function_parts(f"{cls.__name__}.{name}", function)
 
 
 def face_parts(module: str, name: str) -> Iterator[str]:
-    """A class that a framework calls: what users call of it, and what it is given."""
-    cls = getattr(import_module(module), name)
+    """A class that a framework calls: what users call of it."""
     title = f"{module.rpartition('.')[2]}.{name}"
     yield f"## {title}"
     yield "For who has the framework installed; it is not among the names of `ckptvcs` itself."
-    yield fenced(signature(f"{module}.{name}", cls), "python")
-    yield from docstring_parts(cls)
-    own = [base for base in cls.__mro__ if base.__module__.startswith("ckptvcs.")]
-    yield table(["attribute", "type", "meaning"], (row for base in own for row in attributes_of(base)))
-    members = {key: member for base in reversed(own) for key, member in vars(base).items()}
-    for key, member in members.items():
-        if not key.startswith(("_", "on_")) and inspect.isfunction(member):
-            yield f"### {title}.{key}"
-            yield from function_parts(f"{name}.{key}", member)
+    yield from class_parts(getattr(import_module(module), name), f"{module}.{name}", title)
 
 
 def function_parts(name: str, function: Callable[..., Any]) -> Iterator[str]:

@@ -215,3 +215,12 @@ def test_small_objects_are_read_whole_and_checked(verified: VerifiedStore, refs:
 def test_an_object_above_the_limit_is_not_believed(verified: VerifiedStore, refs: list[ObjectRef], limit: int):
     with pytest.raises(WrongDigest):
         verified_bytes(verified.store, refs[0], limit=limit)
+
+
+def test_what_is_gone_is_missing_and_not_remembered(verified: VerifiedStore, refs: list[ObjectRef]):
+    verified.store.path(refs[1].name).unlink()
+
+    with pytest.raises(MissingObject):
+        verified.note(refs)
+
+    assert not knows(verified, refs[0])

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -173,6 +176,66 @@ def test_an_exception_saves_the_last_step(world: World):
 
     told = [(m["step"], m["reason"], m["grade"]) for m in history(world)]
     assert told == [(2, "on_exception: ZeroDivisionError", "approximate")]
+
+
+def test_what_an_exception_saved_is_not_gone_on_from(world: World):
+    policy = {"every_n_steps": 2, "on_exception": True}
+    loop = Loop()
+    with pytest.raises(ZeroDivisionError):
+        loop.train(CkptAccelerate(loop.accelerator, run="r", repo=world.root, policy=policy), at={4: fail})
+
+    again = Loop()
+    with CkptAccelerate(again.accelerator, run="r", repo=world.root, policy=policy) as keep:
+        resumed = keep.resume()
+
+    assert [m["step"] for m in history(world)] == [2, 3]
+    assert resumed.step == 2
+    assert "in the middle of a step" in resumed.skipped[0]
+
+
+def test_a_failure_of_before_does_not_cost_the_save_at_the_end(world: World):
+    def fail_first_save() -> None:
+        world.cache.parent.mkdir(parents=True, exist_ok=True)
+        world.cache.write_text("no folder")
+
+    def mend_and_end() -> None:
+        while keep._run.saver.is_busy:
+            time.sleep(0.01)
+        world.cache.unlink()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    loop = Loop()
+    keep = CkptAccelerate(
+        loop.accelerator, run="r", repo=world.root, policy={"every_n_steps": 2, "on_preemption": True}
+    )
+
+    with pytest.raises(Preempted):
+        loop.train(keep, at={2: fail_first_save, 3: mend_and_end})
+
+    assert [(m["step"], m["reason"]) for m in history(world)] == [(3, "on_preemption: SIGTERM")]
+
+
+def test_leaving_with_exit_status_0_is_a_proper_end_and_after_it_nothing_is_taken_for_saved(world: World):
+    loop = Loop()
+    keep = CkptAccelerate(loop.accelerator, run="r", repo=world.root, policy={"on_exit": True})
+
+    with pytest.raises(SystemExit):
+        loop.train(keep, at={3: lambda: sys.exit(0)})
+
+    assert [(m["step"], m["reason"]) for m in history(world)] == [(2, "on_exit")]
+    with pytest.raises(UsageError, match="is closed"):
+        keep.step(4)
+
+
+def test_numbers_of_other_libraries_are_numbers_and_samples_come_back(world: World):
+    loop = Loop()
+    with CkptAccelerate(loop.accelerator, run="r", repo=world.root, policy={"every_n_steps": 1}) as keep:
+        keep.step(np.int64(3), epoch=np.float32(0.5), samples=torch.tensor(64), metrics={"loss": np.float64(1.0)})
+
+    (manifest,) = history(world)
+    assert (manifest["step"], manifest["epoch"], manifest["metrics"]) == (3, 0.5, {"loss": 1.0})
+    with CkptAccelerate(Loop().accelerator, run="r", repo=world.root, policy={}) as keep:
+        assert keep.resume().samples == 64
 
 
 def test_a_checkpoint_that_is_named_is_forked(world: World):

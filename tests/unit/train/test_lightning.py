@@ -259,6 +259,66 @@ def test_an_exception_is_raised_and_what_there_is_saved(world: World):
     assert (found.reason, found.grade) == ("on_exception: ArithmeticError", "approximate")
 
 
+def test_what_an_exception_saved_is_not_gone_on_from(world: World):
+    def fail(ck: CkptCallback, at: int) -> None:
+        with pytest.raises(ArithmeticError):
+            plain_trainer(Stop(at, ArithmeticError("mine")), ck).fit(
+                lit.Net([].append), lit.loader_of("plain"), lit.loader_of("plain")
+            )
+
+    fail(callback(world, "only", policy={"on_exception": True}), 2)
+    fail(callback(world, policy={"every_n_steps": 2, "on_exception": True}), 3)
+    anew: list[str] = []
+    after: list[str] = []
+
+    fit(callback(world, "only"), anew)
+    ck = callback(world)
+    fit(ck, after, accumulate_grad_batches=1)
+
+    assert anew[0].startswith("train 0 0")
+    assert after[0].startswith("train 0 2")
+    assert "in the middle of a step" in ck.io().skipped[0]
+
+
+def test_a_second_fit_of_one_callback_goes_on_where_the_first_one_ended(world: World):
+    """Both are one process of the run, though all that a save needs is let go of in between."""
+    ck, net, data = callback(world, policy={"on_exit": True}), lit.Net([].append), lit.loader_of("plain")
+    for epochs in (1, 2):
+        plain_trainer(ck, max_epochs=epochs).fit(net, data, data)
+
+    told = history(world)
+    newest, first = told[max(told)], told[min(told)]
+    with world.repo() as repo:
+        assert newest.parents == (repo.log("lit")[-1].id,)
+    assert first.parents == ()
+    assert ck.latest_step() == max(told) == ck.last_durable_step
+
+
+def test_metrics_that_come_late_can_be_noted_after_the_fit(world: World):
+    ck = callback(world, asynchronous=True)
+    fit(ck)
+
+    ck.note(3, {"wer": 0.5})
+
+    assert world.ckpt("show", "lit@best:wer", "--json").json["step"] == 3
+    assert ck.best_step("wer") == 3
+
+
+def test_of_more_ranks_than_there_are_the_weights_are_gone_on_with(world: World, tmp_path: Path, caplog):
+    fit(callback(world))
+    with world.repo() as repo:
+        state = dict(repo.load("lit@step:2"))
+    both = {"$ranks": [state["rng"], state["rng"]]}
+    torch.save({**state, "rng": both, "ckptvcs": {**state["ckptvcs"], "loaders": {"$ranks": [{}, {}]}}}, tmp_path / "x")
+    world.ckpt("commit", str(tmp_path / "x"), "--branch", "two", "--allow-pickle")
+    log: list[str] = []
+
+    fit(callback(world, "one"), log, path="ckpt://two", safe=True)
+
+    assert log[0].startswith("train 0 4")
+    assert "2 processes saved it, and there are 1 now" in caplog.text
+
+
 def test_what_fails_in_the_background_is_raised_at_the_next_batch(world: World):
     ck = callback(world, asynchronous=True)
     (world.root / ".dvc/cache").parent.mkdir(exist_ok=True)

@@ -19,7 +19,7 @@ from tests.support.world import World
 STEPS = 11
 
 
-def together(world: World, *args: int, count: int = 2) -> list[list[str]]:
+def together(world: World, *args: int, count: int = 2, of: str = "ranks_loop") -> list[list[str]]:
     """Run the training in several processes; returns the lines that each told."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -27,7 +27,7 @@ def together(world: World, *args: int, count: int = 2) -> list[list[str]]:
     path = f"{Path(__file__).parents[3]}:{os.environ.get('PYTHONPATH', '')}"
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.support.ranks_loop", *map(str, args)],
+            [sys.executable, "-m", f"tests.support.{of}", *map(str, args)],
             cwd=world.root,
             env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": path},
             stdout=subprocess.PIPE,
@@ -55,6 +55,20 @@ def test_a_run_of_two_ranks_that_was_stopped_goes_on_bit_for_bit(world: World, t
     with Repo(world.root) as repo:
         assert [c.manifest.step for c in repo.log("ranks")] == [9, 6, 3]
         assert set(repo.load("ranks")["rng"]) == {ranks.RANKS}
+
+
+def test_two_ranks_that_accelerate_trains_go_on_bit_for_bit(world: World, tmp_path: Path):
+    expected = together(World.create(tmp_path / "other"), STEPS, of="ranks_accelerate")
+
+    before = together(world, STEPS, 7, of="ranks_accelerate")
+    after = together(world, STEPS, of="ranks_accelerate")
+
+    assert expected[0][0] != expected[1][0], "the ranks do the same, so that nothing is shown"
+    for rank in range(2):
+        assert before[rank] == expected[rank][:7]
+        assert after[rank] == expected[rank][6:], "from the save at step 6 on"
+    with Repo(world.root) as repo:
+        assert [c.manifest.step for c in repo.log("ranks")] == [9, 6, 3]
 
 
 def test_one_process_has_nothing_to_gather():

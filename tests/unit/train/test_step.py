@@ -130,7 +130,7 @@ def test_a_save_that_is_skipped_is_told(keeper, world: World, begin, caplog):
     training = begin()
     keep = keeper(training.parts, policy={"every_n_steps": 1, "when_busy": "skip"})
     blocked = threading.Event()
-    keep._saver._pool.submit(blocked.wait)  # the thread that writes has something else to do
+    keep._run.saver._pool.submit(blocked.wait)  # the thread that writes has something else to do
 
     reasons = [keep.step(step) for step in range(1, 4)]
     blocked.set()
@@ -211,6 +211,39 @@ def test_a_signal_saves_at_the_next_step_and_ends_the_process(keeper, world: Wor
     assert signal.getsignal(signal.SIGUSR1) == before
     (manifest,) = manifests(world)
     assert (manifest["reason"], manifest["grade"]) == ("on_preemption: SIGUSR1", "exact")
+
+
+def test_a_save_at_the_end_carries_the_other_reasons_too(keeper, world: World, begin):
+    with pytest.raises(Preempted):
+        keeper(begin().parts, policy={"every_n_steps": 2}, preempted=lambda: True).step(2)
+
+    assert [m["reason"] for m in manifests(world)] == ["every_n_steps: 2; on_preemption: the probe"]
+
+
+def test_a_failure_of_before_does_not_cost_the_save_at_the_end(keeper, world: World, begin, caplog):
+    soon: list[int] = []
+    keep = keeper(begin().parts, policy={"every_n_steps": 1}, preempted=lambda: bool(soon))
+    (world.root / ".dvc/cache").mkdir(exist_ok=True)
+    (world.root / ".dvc/cache/files").write_text("in the way")
+    keep.step(1)
+    while keep._run.saver.is_busy:
+        time.sleep(0.01)
+    (world.root / ".dvc/cache/files").unlink()
+    soon.append(1)
+
+    with pytest.raises(Preempted):
+        keep.step(2)
+
+    assert [m["step"] for m in manifests(world)] == [2]
+    assert "an earlier save had failed" in caplog.text
+
+
+def test_what_was_saved_by_hand_is_not_saved_again_at_the_end(keeper, world: World, begin):
+    with keeper(begin().parts, policy={"on_exit": True}) as keep:
+        keep.step(1)
+        keep.save(1)
+
+    assert [m["reason"] for m in manifests(world)] == ["manual"]
 
 
 def test_a_probe_announces_the_end_as_well(keeper, world: World, begin):
@@ -539,7 +572,7 @@ def test_an_interrupt_while_a_save_is_waited_for_does_not_spoil_it(keeper, world
     torch.nn.init.ones_(model.weight)
     keep = keeper({"model": model}, policy={"on_exception": True})
     go = threading.Event()
-    keep._saver._pool.submit(go.wait)
+    keep._run.saver._pool.submit(go.wait)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs us may have us ignore it
     with pytest.raises(KeyboardInterrupt), keep:
         keep.save(1)

@@ -559,6 +559,22 @@ def test_an_exception_is_answered_as_the_policy_says(begin, world: World, policy
     )
 
 
+def test_what_an_exception_saved_is_not_gone_on_from(begin, world: World):
+    def fail() -> None:
+        raise ZeroDivisionError("mine")
+
+    policy = {"every_n_steps": 2, "on_exception": True}
+    trainer, callback = begin(policy=policy, callbacks=(At(3, fail),))
+    with pytest.raises(ZeroDivisionError):
+        callback.train(trainer)
+
+    _, again = begin(policy=policy)
+
+    assert [m["step"] for m in history(world)] == [2, 3]
+    assert again.resume().endswith("checkpoint-2")
+    assert "in the middle of a step" in again.resumed.skipped[0]
+
+
 def test_a_hyperparameter_search_is_refused(begin, caplog: pytest.LogCaptureFixture):
     trainer, callback = begin()
     caplog.set_level(logging.ERROR)
