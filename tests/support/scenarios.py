@@ -138,10 +138,20 @@ def _noted(ground: Ground) -> None:
     assert oracle.git(root, "status", "--porcelain").split("\n") == [" M train.py", ""]
 
 
+def _merged(ground: Ground) -> None:
+    root = ground.world.root
+    tip = _tip(ground, "main")
+    assert len(tip["parents"]) == 2
+    assert len(oracle.git(root, "log", "-1", "--format=%P", "main").split()) == 2, "git does not know what it is made of"
+    assert oracle.workspace_of(root, [tip]) == 0, "the workspace does not hold what was merged"
+    assert oracle.git(root, "status", "--porcelain").split("\n") == [" M train.py", ""]
+
+
 SCENARIOS = [
     Scenario("commit", ("commit", "../b.pt"), _committed),
     Scenario("commit-elsewhere", ("commit", "../b.pt", "--branch", "exp"), _committed_elsewhere),
     Scenario("checkout", ("checkout", "main@step:0"), _checked_out),
     Scenario("restore", ("restore", "main@step:0"), _restored),
+    Scenario("merge", ("merge", "main", "main@step:0"), _merged),
     Scenario("note", ("note", "main", "--metric", "acc=0.5"), _noted),
 ]
