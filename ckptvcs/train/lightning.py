@@ -75,7 +75,7 @@ class CkptCallback(Face, ModelCheckpoint):
         asynchronous: save in the background.
         allow_pickle: keep as pickle what has no exact representation; see `CkptIO`.
 
-    What goes wrong in the background is raised at the next batch.
+    What goes wrong in the background is raised at the next step.
 
     Example:
         >>> ck = CkptCallback(run="bert-lr3e-4", policy={"every_n_steps": 100, "on_preemption": True})
@@ -198,8 +198,6 @@ class CkptCallback(Face, ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        if self._run.preemption.announced() is None:  # else there may be no other chance to save
-            self._run.raise_failure()
         self._samples += batch_size(batch) * trainer.world_size
         step = trainer.global_step
         self._accumulating, self._step = step == self._step, step
@@ -309,12 +307,11 @@ class CkptCallback(Face, ModelCheckpoint):
         alone = bool(ranks.agreed(needed_s > left_s))
         if alone:
             note = f"; model and optimizer alone: a whole save takes about {needed_s:.0f} s, {left_s:.0f} s are left"
-        earlier, grade = self._run.collect_failure(), provenance.APPROXIMATE if alone else None
+        self._run.collect_failure()
+        grade = provenance.APPROXIMATE if alone else None
         reason = "; ".join((*reasons, f"on_preemption: {why}{note}"))
         self._save(trainer, whole, reason, alone=alone, grade=grade)
         self.wait_until_finished()
-        if earlier is not None:
-            _log.error("an earlier save had failed: %s", earlier)
         self._run.leave(why, status, note)
 
     def _expected_s(self, trainer: Trainer) -> float:

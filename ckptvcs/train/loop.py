@@ -66,9 +66,8 @@ class Loop(Run, ABC):
         self._place = place
         said = self.watch.look(place.step, epoch=place.epoch, metrics=place.metrics, busy=self.saver.is_busy)
         end, reasons = self.agreed(() if said and self.skips(place.step) else said)
-        if end is not None:  # before failures of the background are raised: there may be no other chance
+        if end is not None:
             self._save_and_leave(reasons, *end)
-        self.raise_failure()
         if reasons:
             self._save_place("; ".join(reasons))
         return reasons
@@ -77,10 +76,10 @@ class Loop(Run, ABC):
         """Commit the state as it is now; see `write`."""
         self.refuse_if_closed("save")
         began = time.perf_counter()
-        self.wait()
+        ranks.together(self.wait)
         self.watch.saving()
         with self.failing():
-            receipt = self.write(facts, self._place, parts)
+            receipt = ranks.together(lambda: self.write(facts, self._place, parts))
         self.watch.saved(time.perf_counter() - began)  # the wait for the save before is a cost, too
         if self._place is not None and self._place.step == facts.step:
             self._place = replace(self._place, saved=True)
@@ -100,15 +99,13 @@ class Loop(Run, ABC):
     def _save_and_leave(self, reasons: tuple[str, ...], why: str, status: int) -> NoReturn:
         """Save within the grace period, and end the process; no rank ends before the state is durable."""
         parts, shortage = self.within_grace()
-        earlier = self.collect_failure()
+        self.collect_failure()
 
         def save() -> None:
             self._save_place("; ".join((*reasons, f"on_preemption: {why}{shortage}")), parts)
             self.saver.wait()
 
         ranks.together(save)
-        if earlier is not None:
-            _log.error("an earlier save had failed: %s", earlier)
         self.leave(why, status, shortage)
 
     def refuse_if_closed(self, doing: str) -> None:
@@ -160,9 +157,7 @@ class Loop(Run, ABC):
         if ranks.size() > 1:
             _log.warning("nothing is saved after %s: the other ranks know nothing of it", kind.__name__)
             return
-        failure = self.collect_failure()
-        if failure is not None:
-            _log.error("a save in the background failed: %s", failure)
+        self.collect_failure()
         self._save_place(f"on_exception: {kind.__name__}", grade_at_most=provenance.APPROXIMATE)
 
     def _close(self, how: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from ckptvcs.errors import CkptvcsError, Conflict, FormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 T = TypeVar("T")
 
@@ -96,10 +96,22 @@ def together(action: Callable[[], T]) -> T:
         result = action()
     except CkptvcsError as err:
         problem = err
-    failures = [(number, said) for number, said in enumerate(told_by_each(problem and str(problem))) if said]
-    if problem is not None:
-        raise problem
-    if failures:
-        number, said = failures[0]
-        raise Conflict(f"rank {number} has failed", why=said, next_step="see what that process says")
+    raise_first(problem, told_by_each(None if problem is None else str(problem)))
     return result  # type: ignore[no-any-return]
+
+
+def raise_first(own: Exception | None, told: Sequence[str | None]) -> None:
+    """Raise what went wrong, if something did.
+
+    Args:
+        own: what did on this rank.
+        told: what did on each of them, in words.
+
+    Raises:
+        Conflict: it is another rank that has failed.
+    """
+    if own is not None:
+        raise own
+    for number, said in enumerate(told):
+        if said is not None:
+            raise Conflict(f"rank {number} has failed", why=said, next_step="see what that process says")

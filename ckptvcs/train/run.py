@@ -62,12 +62,23 @@ class Run:
 
         Returns:
             What announced the end of any of them, with the exit status that it asks for; and why rank 0 saves.
+
+        Raises:
+            CkptvcsError: a save in the background has failed, on whichever rank. At the end it is only logged, because there
+                is no other chance to save what came after it.
         """
-        told = ranks.told_by_each((self.preemption.announced(), reasons))
-        return next((end for end, _ in told if end is not None), None), tuple(told[0][1])
+        failure = self._failure()
+        told = ranks.told_by_each((self.preemption.announced(), reasons, None if failure is None else str(failure)))
+        ends, whys, failures = zip(*told, strict=True)
+        end = next((end for end in ends if end is not None), None)
+        if end is None:
+            ranks.raise_first(failure, failures)
+        elif failure is not None:
+            _log.error("an earlier save had failed: %s", failure)
+        return end, tuple(whys[0])
 
     def announced(self) -> tuple[str, int] | None:
-        """What announced the end of any rank, with the exit status that it asks for."""
+        """What announced the end of any rank, with the exit status that it asks for; see `agreed`."""
         return self.agreed(())[0]
 
     def demand(self, grade: str, *, why: str, next_step: str) -> None:
@@ -105,16 +116,21 @@ class Run:
         with self.failing():
             return self.saver.wait()
 
-    def raise_failure(self) -> None:
-        """Raise what went wrong in the background, without waiting for what is still under way."""
-        with self.failing():
-            self.saver.raise_failure()
+    def _failure(self) -> Exception | None:
+        """What went wrong in the background, without waiting for what is still under way."""
+        try:
+            with self.failing():
+                self.saver.raise_failure()
+        except Exception as err:  # noqa: BLE001 - it is raised later
+            return err
+        return None
 
     def collect_failure(self) -> CkptvcsError | None:
         """What went wrong in the background, so that it is in the way of nothing that is still to be saved."""
         try:
             self.wait()
         except CkptvcsError as err:
+            _log.error("an earlier save had failed: %s", err)
             return err
         return None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -129,7 +130,8 @@ class CkptCallback(Face, TrainerCallback):  # type: ignore[misc]  # its base is 
                 next_step="pass the callback to Trainer(callbacks=[...]) first",
             )
         home = Path(self._args.output_dir)
-        folder = self._folders.resume(revision, home, writes=self._args.should_save, refuse=_refuse)
+        refuse = partial(require_file, path=_ACCOUNT, library="the Trainer")
+        folder = self._folders.resume(revision, home, writes=self._args.should_save, refuse=refuse)
         if folder is None:
             return None
         self._remembered = _remembered(folder)
@@ -183,8 +185,6 @@ class CkptCallback(Face, TrainerCallback):  # type: ignore[misc]  # its base is 
         """Ask the policy about the step that was made, unless what will be measured of it is still to come."""
         self._now.begin(state.global_step)
         self._end = self._run.announced()
-        if self._end is None:  # else there may be no other chance to save
-            self._run.raise_failure()
         if not args.auto_find_batch_size and args.should_save:
             self._folders.discard_resumed()  # every rank has made a step with it
         if self._end is not None:
@@ -237,8 +237,8 @@ class CkptCallback(Face, TrainerCallback):  # type: ignore[misc]  # its base is 
         return self._note(state, control)
 
     def _look(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
-        step, measured = state.global_step, self._now.take_measured()
-        said = self._run.watch.look(step, epoch=state.epoch, metrics=measured, busy=self._run.saver.is_busy)
+        step, new, busy = state.global_step, self._now.take_measured(), self._run.saver.is_busy
+        said = self._run.watch.look(step, epoch=state.epoch, metrics=new, busy=busy)
         _, reasons = self._run.agreed(() if said and self._run.skips(step) else said)
         self._now.want(reasons)
         if self._end is not None:
@@ -263,37 +263,41 @@ class CkptCallback(Face, TrainerCallback):  # type: ignore[misc]  # its base is 
     def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Commit the folder that the Trainer wrote."""
         ranks.any_says(None)  # every rank has written its part
-        step, now = state.global_step, self._now
-        by_trainer = () if now.ours else (f"{_BY_TRAINER}{args.save_strategy.value}",)
-        reasons = (*now.reasons, *by_trainer)
-        earlier = self._run.collect_failure()
-        if earlier is not None and self._end is None:
-            raise earlier
+        self._wait()
+        now, by_trainer = self._now, () if self._now.ours else (f"{_BY_TRAINER}{args.save_strategy.value}",)
+        facts = Facts(
+            step=state.global_step,
+            epoch=state.epoch,
+            metrics=now.metrics,
+            reason="; ".join((*now.reasons, *by_trainer)),
+            params=_params(args),
+            grade_at_most=self._grade,
+        )
         self._run.watch.saving()
-        if state.is_world_process_zero:
-            self._written.durable(self._run.saver.receipt)
-            facts = Facts(
-                step=step,
-                epoch=state.epoch,
-                metrics=now.metrics,
-                reason="; ".join(reasons),
-                params=_params(args),
-                grade_at_most=self._grade,
-            )
-            with self._run.failing():
-                self._folders.commit(Path(args.output_dir) / f"checkpoint-{step}", facts)
+        with self._run.failing():
+            ranks.together(lambda: self._commit(args, state, facts))
         self._run.watch.saved(time.perf_counter() - now.since)
-        self._written.add(step, ours=not by_trainer)
-        now.done(step)
+        self._written.add(state.global_step, ours=not by_trainer)
+        now.done(state.global_step)
         if self._end is not None:
-            self._leave(earlier, *self._end)
+            self._leave(*self._end)
         self._tidy(args, state)
 
-    def _leave(self, earlier: CkptvcsError | None, why: str, status: int) -> NoReturn:
+    def _commit(self, args: TrainingArguments, state: TrainerState, facts: Facts) -> None:
+        if state.is_world_process_zero:
+            self._written.durable(self._run.saver.receipt)
+            self._folders.commit(Path(args.output_dir) / f"checkpoint-{state.global_step}", facts)
+
+    def _wait(self) -> None:
+        """Wait for the commit under way; at the end of the process, its failure must not cost the last one."""
+        if self._end is None:
+            ranks.together(self._run.wait)
+        else:
+            self._run.collect_failure()
+
+    def _leave(self, why: str, status: int) -> NoReturn:
         """End the process, once what was saved is durable on every rank: when one ends, launchers end the others."""
         ranks.together(self._run.wait)
-        if earlier is not None:
-            _log.error("an earlier save had failed: %s", earlier)
         self._end_run("preempted", self._now.saved)
         self._run.leave(why, status)
 
@@ -301,13 +305,13 @@ class CkptCallback(Face, TrainerCallback):  # type: ignore[misc]  # its base is 
         """Tell the ledger that the training has ended, and give the signals back."""
         self._run.preemption.remove()
         self._run.saver.end(how, step)
-        self._run.saver.wait()
+        self._run.wait()
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Wait for the commit under way."""
-        self._run.wait()
+        self._wait()
         if self._end is not None:
-            self._leave(None, *self._end)
+            self._leave(*self._end)
         self._end_run("closed", state.global_step)
         if args.should_save:
             self._folders.discard_resumed()
@@ -366,7 +370,6 @@ class CkptCallback(Face, TrainerCallback):  # type: ignore[misc]  # its base is 
             self._note(state, trainer.control)
             trainer._save_checkpoint(trainer.model, trial=None)  # as the Trainer's own callback for SIGTERM does
             self.on_save(trainer.args, state, trainer.control)
-        self._run.wait()
 
     def close(self) -> None:
         """Wait for the commit under way, and let go of everything.
@@ -377,10 +380,6 @@ class CkptCallback(Face, TrainerCallback):  # type: ignore[misc]  # its base is 
         self._run.preemption.remove()
         self._folders.discard_resumed()
         self._run.saver.close()
-
-
-def _refuse(checkpoint: Any) -> None:
-    require_file(checkpoint, _ACCOUNT, "the Trainer")
 
 
 def _remembered(folder: Path) -> dict[str, Any]:

@@ -142,7 +142,9 @@ def _merged(ground: Ground) -> None:
     root = ground.world.root
     tip = _tip(ground, "main")
     assert len(tip["parents"]) == 2
-    assert len(oracle.git(root, "log", "-1", "--format=%P", "main").split()) == 2, "git does not know what it is made of"
+    assert len(oracle.git(root, "log", "-1", "--format=%P", "main").split()) == 2, (
+        "git does not know what it is made of"
+    )
     assert oracle.workspace_of(root, [tip]) == 0, "the workspace does not hold what was merged"
     assert oracle.git(root, "status", "--porcelain").split("\n") == [" M train.py", ""]
 

@@ -19,8 +19,8 @@ from tests.support.world import World
 STEPS = 11
 
 
-def together(world: World, *args: int, count: int = 2, of: str = "ranks_loop") -> list[list[str]]:
-    """Run the training in several processes; returns the lines that each told."""
+def ended(world: World, *args: int, count: int = 2, of: str = "ranks_loop") -> list[tuple[int, str, str]]:
+    """Run the training in several processes; returns status, output and errors of each."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
@@ -37,9 +37,14 @@ def together(world: World, *args: int, count: int = 2, of: str = "ranks_loop") -
         for rank in range(count)
     ]
     told = [process.communicate(timeout=120) for process in started]
-    for process, (_, errors) in zip(started, told, strict=True):
-        assert process.returncode in (0, 9), errors
-    return [[line for line in out.splitlines() if line.startswith(("step", "end"))] for out, _ in told]
+    return [(process.returncode, *said) for process, said in zip(started, told, strict=True)]
+
+
+def together(world: World, *args: int, of: str = "ranks_loop") -> list[list[str]]:
+    """Run the training in two processes; returns the lines that each told."""
+    told = ended(world, *args, of=of)
+    assert {status for status, _, _ in told} in ({0}, {9}), [errors for _, _, errors in told]
+    return [[line for line in out.splitlines() if line.startswith(("step", "end"))] for _, out, _ in told]
 
 
 def test_a_run_of_two_ranks_that_was_stopped_goes_on_bit_for_bit(world: World, tmp_path: Path):
@@ -69,6 +74,17 @@ def test_two_ranks_that_accelerate_trains_go_on_bit_for_bit(world: World, tmp_pa
         assert after[rank] == expected[rank][6:], "from the save at step 6 on"
     with Repo(world.root) as repo:
         assert [c.manifest.step for c in repo.log("ranks")] == [9, 6, 3]
+
+
+def test_what_goes_wrong_on_one_rank_is_raised_on_all(world: World):
+    world.cache.parent.mkdir(parents=True, exist_ok=True)
+    world.cache.write_text("no folder")
+
+    (first, _, why), (second, _, told) = ended(world, STEPS)
+
+    assert first == second == 1
+    assert "StorageError" in why
+    assert "Conflict: rank 0 has failed" in told
 
 
 def test_one_process_has_nothing_to_gather():

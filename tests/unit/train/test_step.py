@@ -663,7 +663,13 @@ def test_a_child_process_ends_when_it_is_told_to(keeper, begin):
     with keeper(begin().parts, policy={"on_preemption": True}) as keep:
         keep.step(1)
         ours, theirs = multiprocessing.Pipe()
-        child = multiprocessing.get_context("fork").Process(target=lambda: (theirs.send("here"), time.sleep(60)))
+
+        def live() -> None:
+            theirs.send("here")
+            for _ in range(600):
+                time.sleep(0.1)  # a signal that comes right before a sleep is noticed after it
+
+        child = multiprocessing.get_context("fork").Process(target=live)
         child.start()
         assert ours.recv() == "here", "Python forgets signals that come while it forks"
         child.terminate()
