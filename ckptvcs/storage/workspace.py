@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
-from ckptvcs.errors import IntegrityError, from_os_error
+from ckptvcs.errors import CkptvcsError, IntegrityError, from_os_error
 from ckptvcs.progress import Progress, silent
 from ckptvcs.storage import direct, files, linking
 from ckptvcs.storage.verified import identify
@@ -329,7 +329,7 @@ def _note(
 ) -> None:
     """Remember what the new files are. Making or removing a hard link changes the times of its object: those too."""
     seen = []
-    with contextlib.suppress(OSError):  # a hint for the next look
+    with contextlib.suppress(OSError, CkptvcsError):  # a hint for the next look
         for member, ref in members.items():
             seen.append((where.absolute(member), os.lstat(where.absolute(member)), ref))
         source.note(members.values())
