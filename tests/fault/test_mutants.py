@@ -72,7 +72,7 @@ def test_lock_files_that_are_left(prepared: Ground, tmp_path: Path):
 def test_an_index_that_stays_behind(prepared: Ground, tmp_path: Path):
     ground = prepared.copy(tmp_path / "ground")
     points = points_of(COMMIT, ground, tmp_path, "no_follow_recovery")
-    (point,) = near(points, r"rename.*index\.lock", count=1)
+    (point,) = near(points, r"rename.*index\.ckptvcs", count=1)
     here = ground.copy(tmp_path / "here")
 
     strace.kill(COMMIT.command("no_follow_recovery"), here.world.root, point)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from pygit2.enums import CheckoutStrategy
 
 from ckptvcs.storage import files
-from ckptvcs.storage.history import worktree
+from ckptvcs.storage.history import staging, worktree
 from ckptvcs.storage.history.repository import git_errors
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def put_back(history: History, target: CommitId, paths: Iterable[str]) -> bool:
     with git_errors("put back files of an interrupted checkout"):
         tracked = [path for path in cut if path in history.repo.index]
         if tracked:
-            with worktree.keeping_index_time(history):
+            with staging.keeping_time(history):
                 history.repo.checkout_index(strategy=CheckoutStrategy.FORCE, paths=tracked)  # type: ignore[no-untyped-call]
     with files.open_folder(history.root) as root:
         for path in set(cut) - set(tracked):

@@ -10,28 +10,25 @@ import os
 import re
 import stat
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pygit2
 from pygit2.enums import CheckoutNotify, CheckoutStrategy, DiffOption, FileMode, FileStatus, ObjectType
 
-from ckptvcs.errors import LockHeld, Refused, Unsaved
+from ckptvcs.errors import Refused, Unsaved
 from ckptvcs.paths import printable
 from ckptvcs.storage import files
-from ckptvcs.storage.history.repository import HEADS, CommitId, History, git_errors, is_locked
+from ckptvcs.storage.history import staging
+from ckptvcs.storage.history.repository import HEADS, CommitId, History, git_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 T = TypeVar("T")
 
-_INDEX_WAIT_S: Final = 5.0
-"""How long another git process may hold index or HEAD once we have begun to write; it needs milliseconds."""
-
 _FREE_WAIT_S: Final = 1.0
-"""The same before we begin: then the command can just be run again, and whoever holds it may be waiting for a person."""
+"""How long another git process may hold index or HEAD before we begin: whoever holds it may be waiting for a person."""
 
 _UNTRACKED: Final = FileStatus.WT_NEW
 _CHANGED: Final = ~(FileStatus.WT_NEW | FileStatus.IGNORED | FileStatus.CURRENT)
@@ -123,7 +120,7 @@ def follow(history: History, paths: Mapping[str, bytes], *, ignore_file: str, en
             _stage(index, path, repo.create_blob(data))
         _stage(index, ignore_file, repo.create_blob(entry(_staged_text(repo, index, ignore_file)).encode("utf-8")))
 
-    _update_index(history, change)
+    staging.update(history, change)
     for path, data in paths.items():
         _write(history, path, data)
     there = history.root / ignore_file
@@ -139,59 +136,7 @@ def stage(history: History, paths: Mapping[str, bytes]) -> None:
         for path, data in paths.items():
             _stage(index, path, history.repo.create_blob(data))
 
-    _update_index(history, change)
-
-
-def _update_index(history: History, change: Callable[[Any], None]) -> None:
-    """Change the index and write it. Where another git process held it meanwhile, begin with what that one wrote."""
-    index = history.repo.index
-
-    def attempt() -> None:
-        index.read(force=True)
-        change(index)
-        with keeping_index_time(history):
-            index.write()
-
-    with git_errors("update git's index"):
-        _patiently("update git's index", attempt)
-
-
-@contextmanager
-def keeping_index_time(history: History) -> Iterator[None]:
-    """Let libgit2 write the index, and leave it no younger than it was.
-
-    git takes a file for unchanged if it has the size and the time of its entry and is older than the index, all in whole
-    seconds. libgit2 counts nanoseconds: of a file that was edited within the second in which it was staged, it keeps the
-    entry as it is, and an index written in a later second would hide the edit from git.
-    https://git-scm.com/docs/racy-git
-    """
-    path = history.git_dir / "index"
-    try:
-        before = path.stat().st_mtime_ns
-    except FileNotFoundError:
-        before = None
-    yield
-    if before is not None:
-        # Not the very same time: whoever has the old index in memory must see that this is another.
-        os.utime(path, ns=(before - 1, before - 1))
-
-
-def _patiently(doing: str, action: Callable[[], T]) -> T:
-    """Do something that needs a lock of git, again until no other git process holds it.
-
-    Raises:
-        LockHeld: it does not let go.
-    """
-    end = time.monotonic() + _INDEX_WAIT_S  # how long we wait, not what time it is
-    while True:
-        try:
-            return action()
-        except (pygit2.GitError, OSError) as err:
-            if not is_locked(err):
-                raise
-            if time.monotonic() >= end:
-                raise _held(doing, str(err)) from err
-        time.sleep(0.02)
+    staging.update(history, change)
 
 
 def wait_until_free(history: History, doing: str) -> None:
@@ -208,16 +153,8 @@ def wait_until_free(history: History, doing: str) -> None:
     for path in (history.git_dir / "index.lock", history.git_dir / "HEAD.lock"):
         while os.path.lexists(path):
             if time.monotonic() >= end:
-                raise _held(doing, f"there is '{path}'")
+                raise staging.held(doing, f"there is '{path}'")
             time.sleep(0.02)
-
-
-def _held(doing: str, sign: str) -> LockHeld:
-    return LockHeld(
-        f"cannot {doing}",
-        why=f"another git process holds it: {sign}",
-        next_step="if no git process is running, run 'ckpt doctor'",
-    )
 
 
 def _stage(index: Any, path: str, blob: Any) -> None:
@@ -292,11 +229,11 @@ def update_files(history: History, commit: CommitId) -> None:
 
     def attempt() -> None:
         tree = history.repo[commit]
-        with keeping_index_time(history):
+        with staging.keeping_time(history):
             history.repo.checkout_tree(tree, strategy=CheckoutStrategy.SAFE, callbacks=conflicts)  # type: ignore[no-untyped-call]
 
     try:
-        _patiently(doing, attempt)
+        staging.patiently(doing, attempt)
     except pygit2.GitError as err:
         if not conflicts.paths:
             with git_errors(doing):
@@ -344,4 +281,4 @@ def set_head(history: History, commit: CommitId, *, branch: str | None) -> None:
     """Make HEAD name a branch, or, where that is None, a commit."""
     doing = f"set HEAD to {branch or commit[:10]}"
     with git_errors(doing):
-        _patiently(doing, lambda: history.repo.set_head(HEADS + branch if branch else pygit2.Oid(hex=commit)))
+        staging.patiently(doing, lambda: history.repo.set_head(HEADS + branch if branch else pygit2.Oid(hex=commit)))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ckptvcs.errors import HostileInput, LockHeld, Refused, StorageError, Unsaved
-from ckptvcs.storage.history import worktree
+from ckptvcs.storage.history import staging, worktree
 from ckptvcs.storage.history.repository import CommitId, History
 
 Change = Callable[[Path], object]
@@ -292,7 +292,7 @@ def test_a_git_that_holds_the_index_for_a_moment_is_waited_for(ground: Path, ask
 
 
 def test_a_git_that_holds_the_index_for_long_is_named(ground: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(worktree, "_INDEX_WAIT_S", 0.1)
+    monkeypatch.setattr(staging, "_WAIT_S", 0.1)
     (ground / ".git/index.lock").touch()
 
     with pytest.raises(LockHeld):
