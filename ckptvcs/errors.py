@@ -41,6 +41,8 @@ class CkptvcsError(Exception):
         self.why = why
         self.next_step = next_step
         self.facts = facts
+        if next_step and hasattr(self, "add_note"):  # from Python 3.11; a traceback tells it
+            self.add_note(f"next: {next_step}")
 
     @property
     def kind(self) -> str:

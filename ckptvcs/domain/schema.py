@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import typing
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -52,10 +53,30 @@ def _parse(document: Any, cls: type[T]) -> T:
 
 
 def _malformed(err: ValidationError) -> Malformed:
-    first = err.errors()[0]
+    errors = err.errors()
+    # A misspelt key is also one that is missing: the spelling is what to mend.
+    first = next((one for one in errors if one["type"] == _UNKNOWN), errors[0])
     cause = first.get("ctx", {}).get("error")
     key = (cause.key,) if isinstance(cause, BadValue) else ()
-    return Malformed((*first["loc"], *key), first["msg"].removeprefix("Value error, "))
+    why = first["msg"].removeprefix("Value error, ")
+    if first["type"] == _UNKNOWN:
+        similar = difflib.get_close_matches(str(first["loc"][-1]), sorted(_keys(Config)), n=1)
+        why = f"there is no such key; did you mean '{similar[0]}'?" if similar else "there is no such key"
+    return Malformed(
+        (*first["loc"], *key), why.replace("an object", "a section with keys").replace("valid array", "list")
+    )
+
+
+_UNKNOWN: Final = "unexpected_keyword_argument"
+
+
+def _keys(cls: Any) -> set[str]:
+    """The keys of a section and of those in it."""
+    kinds = typing.get_type_hints(cls)
+    inner = [
+        kind for field in kinds.values() for kind in (field, *typing.get_args(field)) if dataclasses.is_dataclass(kind)
+    ]
+    return {field.name for field in dataclasses.fields(cls)}.union(*(_keys(kind) for kind in inner))
 
 
 def _written_out(document: Any, cls: type) -> Any:

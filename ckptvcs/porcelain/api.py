@@ -290,8 +290,9 @@ def check_numbers(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _whole(what: str, value: Any) -> int:
     number = _number(value)
-    if type(number) is not int:
-        raise UsageError(f"{what} cannot be {value!r}", why="it is a whole number", next_step="give one")
+    if type(number) is not int or (what == "step" and number < 0):
+        least = " from 0 on" if what == "step" else ""
+        raise UsageError(f"{what} cannot be {value!r}", why=f"it is a whole number{least}", next_step="give one")
     return number
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,6 @@ from ckptvcs.domain.policy import FILE, Config, Interval, Preemption, Save
 from ckptvcs.errors import BadConfig, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ckptvcs.storage.history.repository import Identity
 
 _MAX_BYTES: Final = 1 << 20
@@ -114,6 +113,12 @@ def save_policy(config: Config, given: Save | Mapping[str, Any] | None) -> Save:
 
     if given is None or isinstance(given, Save):
         return given or config.save or DEFAULT_SAVE
+    if not isinstance(given, Mapping):
+        raise BadConfig(
+            f"cannot use the policy of saves {given!r}",
+            why="it is no mapping of keys to values",
+            next_step='pass one, such as policy={"every_n_steps": 100, "on_preemption": True}',
+        )
     try:
         return parse_save(dict(given))
     except Malformed as err:

@@ -9,7 +9,7 @@ docs/decisions/0003.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.errors import Refused, UsageError
 from ckptvcs.paths import printable
@@ -83,12 +83,23 @@ def refuse_clash(repo: Repository, name: str) -> None:
             )
 
 
-def check_branch_name(repo: Repository, name: str) -> None:
+_MAX_NAME: Final = 200
+"""Bytes of a part of a branch name: it is the name of a file, and git puts something behind it."""
+
+
+def check_branch_name(repo: Repository, name: Any) -> None:
     """Raise `UsageError` if git would not have a branch of that name, or if it would be mistaken for something else."""
-    if not repo.history.is_branch_name(name) or name in ("HEAD", "latest", "best") or "@" in name or "#" in name:
+    if (
+        not isinstance(name, str)
+        or not repo.history.is_branch_name(name)
+        or name in ("HEAD", "latest", "best")
+        or "@" in name
+        or "#" in name
+        or max(len(part.encode()) for part in name.split("/")) > _MAX_NAME
+    ):
         raise UsageError(
-            f"'{printable(name)}' cannot be the name of a branch",
-            why="git or the revisions of ckptvcs (BRANCH@latest, TRACK#STAGE) would not understand it",
+            f"'{printable(str(name))}' cannot be the name of a branch",
+            why="git, the revisions of ckptvcs (BRANCH@latest, TRACK#STAGE) or a file system would not understand it",
             next_step="use letters, digits, '-', '_', '.' and '/'",
         )
 

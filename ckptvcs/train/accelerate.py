@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from accelerate import skip_first_batches
 
+from ckptvcs.domain import provenance
 from ckptvcs.errors import FormatError
 from ckptvcs.porcelain.config import save_policy
 from ckptvcs.train import capture, ranks
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from ckptvcs.domain.checkpoint import Checkpoint
     from ckptvcs.domain.policy import Save
     from ckptvcs.porcelain.commit import Receipt
+    from ckptvcs.train.facts import Facts
     from ckptvcs.train.resume import Resumed
-    from ckptvcs.train.saver import Facts
     from ckptvcs.train.watch import Place
 
 _log = logging.getLogger("ckptvcs")
@@ -86,6 +87,8 @@ class _AccelerateLoop(Loop):
 
     def write(self, facts: Facts, place: Place | None, parts: Mapping[str, Any] | None) -> Receipt | None:  # noqa: ARG002 - Accelerate writes all of it
         ours, main = self.home / _SAVE, self._accelerator.is_main_process
+        if self.in_epoch is None and not self._places_are_saved():
+            facts = replace(facts, grade_at_most=provenance.APPROXIMATE)
         if main and ours.exists():
             discard(ours)  # of a process that was killed
         self._accelerator.wait_for_everyone()
@@ -96,6 +99,11 @@ class _AccelerateLoop(Loop):
         if written == ours and main:
             discard(ours)
         return receipt
+
+    def _places_are_saved(self) -> bool:
+        """Whether Accelerate itself writes down where its data loaders are."""
+        loaders = self._accelerator._dataloaders
+        return all(getattr(loader, "use_stateful_dataloader", False) for loader in loaders)
 
     def _write_place(self, folder: Path, facts: Facts, place: Place | None) -> None:
         """Write down where the loop is."""

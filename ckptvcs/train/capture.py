@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -14,7 +15,6 @@ from ckptvcs.formats.hints import Hints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
 AUX: Final = "auxiliary"
 """The folder of auxiliary files in an artifact."""
@@ -84,6 +84,11 @@ def _trained(module: torch.nn.Module) -> Iterator[tuple[str, bool]]:
             yield f"{prefix}.{name}" if prefix else name, parameter.requires_grad
         for name, _ in inner.named_buffers(recurse=False):
             yield f"{prefix}.{name}" if prefix else name, any(p.requires_grad for p in own.values())
+
+
+def aux_paths(given: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Auxiliary files as paths: one, or several."""
+    return [Path(path) for path in ([given] if isinstance(given, (str, Path)) else given)]
 
 
 def aux_names(paths: Sequence[Path]) -> list[str]:

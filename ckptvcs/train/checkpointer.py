@@ -12,9 +12,10 @@ from ckptvcs.porcelain.config import save_policy
 from ckptvcs.train import ranks, resume
 from ckptvcs.train.averages import WeightAverage
 from ckptvcs.train.face import LoopFace
+from ckptvcs.train.facts import Facts
 from ckptvcs.train.keeper import Keeper
 from ckptvcs.train.parts import Parts
-from ckptvcs.train.saver import Facts, Saver
+from ckptvcs.train.saver import Saver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

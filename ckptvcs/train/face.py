@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ckptvcs.porcelain.api import unwrapped
-from ckptvcs.train.saver import Facts, metric
-from ckptvcs.train.watch import Place, whole
+from ckptvcs.train.facts import Facts, metrics_of, whole
+from ckptvcs.train.watch import Place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,7 @@ class Face:
             step: of the checkpoint.
             metrics: numbers by name.
         """
-        self._run.saver.note(step, {name: metric(name, value) for name, value in metrics.items()})
+        self._run.saver.note(step, metrics_of(metrics))
 
     def latest_step(self) -> int | None:
         """The step of the newest checkpoint of the run; None if there is none."""
@@ -53,8 +53,8 @@ class Face:
 
     @property
     def last_durable_step(self) -> int | None:
-        """The recovery point: the step that a crash right now would not lose; None if nothing was saved yet."""
-        return None if self.last_saved is None else self.last_saved.manifest.step
+        """The recovery point: the step that a crash right now would not lose; None if there is none yet."""
+        return self._run.saver.durable_step
 
     def wait_until_finished(self) -> Receipt | None:
         """Wait for the save under way.
@@ -109,7 +109,7 @@ class LoopFace(Face):
             step=whole("step", step),
             epoch=None if epoch is None else unwrapped(epoch),
             samples=None if samples is None else whole("samples", samples),
-            metrics={name: metric(name, value) for name, value in (metrics or {}).items()},
+            metrics=metrics_of(metrics),
         )
         return self._run.tell(place)
 

@@ -31,6 +31,14 @@ def fitting(part: torch.nn.Module, state: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in state.items() if key in own and not _unlike(own[key], value)}
 
 
+def prefix(part: torch.nn.Module, state: Any) -> str | None:
+    """What stands before all names of a state that would fit a module without it, such as `module.` of a wrapper."""
+    own = list(part.state_dict())
+    names = [name for name in state if isinstance(name, str)] if isinstance(state, dict) else []
+    found = next((name.removesuffix(own[0]) for name in names if name.endswith(f".{own[0]}")), None)
+    return found if found and set(own) <= {name.removeprefix(found) for name in names} else None
+
+
 def _of_module(own: Mapping[str, Any], state: Any) -> Iterator[str]:
     if not isinstance(state, dict):
         yield f"a module needs a dict of tensors, the checkpoint holds {type(state).__name__}"

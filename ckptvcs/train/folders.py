@@ -11,7 +11,6 @@ import os
 import secrets
 import shutil
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.domain import provenance
@@ -21,12 +20,13 @@ from ckptvcs.train import capture, ranks, resume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from ckptvcs.domain.checkpoint import Checkpoint
     from ckptvcs.porcelain.commit import Receipt
+    from ckptvcs.train.facts import Facts
     from ckptvcs.train.resume import Resumed
     from ckptvcs.train.run import Run
-    from ckptvcs.train.saver import Facts
 
 _log = logging.getLogger("ckptvcs")
 
@@ -46,7 +46,7 @@ class Folders:
 
     def __init__(self, run: Run, aux: Sequence[str | Path]) -> None:
         self._run = run
-        self._aux = [Path(path) for path in aux]
+        self._aux = capture.aux_paths(aux)
         self._home: Path | None = None
         self.resumed: Resumed | None = None
         """Where training goes on, if it does."""

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from ckptvcs.domain.checkpoint import Checkpoint
     from ckptvcs.domain.policy import Save
     from ckptvcs.porcelain.commit import Receipt
+    from ckptvcs.train.facts import Facts
     from ckptvcs.train.parts import Parts
-    from ckptvcs.train.resume import Resumed
-    from ckptvcs.train.saver import Facts, Saver
+    from ckptvcs.train.resume import Found, Resumed
+    from ckptvcs.train.saver import Saver
     from ckptvcs.train.watch import Place
 
 
@@ -78,12 +79,11 @@ class Keeper(Loop):
     def resume(self, revision: str | None, *, strict: bool, components: Sequence[str] | None) -> Resumed | None:
         """Go on from a checkpoint; see `Checkpointer.resume`."""
         self.wait()
-        needed = list(self.parts.by_name if components is None else components) if strict else []
-        find = resume.find_whole if strict else resume.find
-        found = ranks.together(lambda: find(self.saver, revision, needed))
+        self.parts.wanted(components)  # before anything is looked at: it may name no part
+        found = ranks.together(lambda: self._find(revision, strict=strict))
         chosen = ranks.agreed(found.checkpoint.id if found is not None else None)
         if (found.checkpoint.id if found is not None else None) != chosen:  # of this rank, objects may be missing
-            found = ranks.together(lambda: resume.find(self.saver, chosen, needed) if chosen else None)
+            found = ranks.together(lambda: resume.find(self.saver, chosen) if chosen else None)
         if found is None:
             return None
         past = self.saver.past() if revision is None else None
@@ -93,6 +93,11 @@ class Keeper(Loop):
         return self.put_back(
             found.checkpoint, found.skipped, strict=strict, components=components, past=past, same_run=same_run
         )
+
+    def _find(self, revision: str | None, *, strict: bool) -> Found | None:
+        if not strict or revision is not None:
+            return resume.find(self.saver, revision)
+        return resume.find_whole(self.saver, None, refuse=resume.refuse_partial)
 
     def put_back(
         self,

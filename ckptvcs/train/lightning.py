@@ -15,6 +15,7 @@ from ckptvcs.errors import FormatError
 from ckptvcs.porcelain.config import save_policy
 from ckptvcs.train import capture, ranks, resume
 from ckptvcs.train.face import Face
+from ckptvcs.train.facts import Facts
 from ckptvcs.train.flavour import ModelCheckpoint
 from ckptvcs.train.lightning_io import OWN, CkptIO, Order, read_pointer, url, write_pointer
 from ckptvcs.train.lightning_loop import (
@@ -32,7 +33,6 @@ from ckptvcs.train.lightning_loop import (
 from ckptvcs.train.parts import RNG, own_state
 from ckptvcs.train.preemption import Preempted, Preemption, expected_s
 from ckptvcs.train.run import Run
-from ckptvcs.train.saver import Facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

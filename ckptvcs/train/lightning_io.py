@@ -15,13 +15,15 @@ from ckptvcs.paths import printable
 from ckptvcs.porcelain import incoming
 from ckptvcs.porcelain.load import load
 from ckptvcs.train import capture, resume
+from ckptvcs.train.facts import Facts
 from ckptvcs.train.flavour import CheckpointIO, TorchCheckpointIO
 from ckptvcs.train.parts import RNG
-from ckptvcs.train.saver import Facts, Saver
+from ckptvcs.train.saver import Saver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ckptvcs.domain.checkpoint import Checkpoint
     from ckptvcs.porcelain.commit import Receipt
     from ckptvcs.porcelain.incoming import Incoming
     from ckptvcs.train.resume import Found
@@ -35,6 +37,8 @@ _SCHEME: Final = re.compile(r"ckpt:/{1,2}(?=[^/])")  # `Path` makes one slash of
 _POINTER_BYTES: Final = 1000
 _NEEDED: Final = ("state_dict", "optimizer_states")
 """Components without which a training cannot go on."""
+_BY_PATH: Final = "manual"
+"""The reason of a save that was not the callback's."""
 _ENOUGH: Final = ("epoch", "global_step", "pytorch-lightning_version", "loops", "lr_schedulers", RNG, OWN, *_NEEDED)
 """The entries of a checkpoint that are saved where there is no time for the others; the first ones are small."""
 
@@ -91,7 +95,7 @@ class CkptIO(CheckpointIO):
             repo, run=run, branch=branch, track=track, asynchronous=asynchronous, params=params, data=data
         )
         """What commits; it is closed between two trainings."""
-        self._aux = [Path(path) for path in aux]
+        self._aux = capture.aux_paths(aux)
         self._allow_pickle = allow_pickle
         self._loaded: tuple[Found, bool] | None = None
         self.skipped: tuple[str, ...] = ()
@@ -135,7 +139,7 @@ class CkptIO(CheckpointIO):
         own = checkpoint.get(OWN) or {}
         grade = provenance.EXACT if own.get("whole") else provenance.APPROXIMATE
         metrics = {name: value for name, value in (own.get("metrics") or {}).items() if value.numel() == 1}
-        facts = Facts(step=None, metrics=metrics, reason="manual", grade_at_most=grade)
+        facts = Facts(step=None, metrics=metrics, reason=_BY_PATH, grade_at_most=grade)
         self._commit(checkpoint, Order(facts=facts))
         receipt = self.saver.wait()
         assert receipt is not None
@@ -205,7 +209,7 @@ class CkptIO(CheckpointIO):
 
     def _find(self, revision: str) -> tuple[Found, bool]:
         if revision == f"{self.saver.branch}@latest":
-            found = resume.find_whole(self.saver, None, _NEEDED)
+            found = self._find_newest()
             if found is None:
                 raise NotFound(
                     f"run '{self.saver.run}' has no checkpoint",
@@ -213,9 +217,29 @@ class CkptIO(CheckpointIO):
                     next_step="begin without ckpt_path",
                 )
             return found, False
-        found = resume.find(self.saver, revision, ())
+        found = resume.find(self.saver, revision)
         assert found is not None
         return found, True
+
+    def _find_newest(self) -> Found | None:
+        """The newest checkpoint of the run to go on from: exactly, where there is one.
+
+        What others saved by path, as `ModelCheckpoint` does, was mostly taken where Lightning does not go on from exactly.
+        """
+
+        def refuse(checkpoint: Checkpoint) -> None:
+            resume.require_components(checkpoint, _NEEDED)
+            if checkpoint.manifest.reason == _BY_PATH and checkpoint.manifest.grade != provenance.EXACT:
+                raise FormatError(
+                    "it was saved where no training goes on from exactly",
+                    why=f"it is {checkpoint.manifest.grade}",
+                    next_step="name it to go on from it all the same",
+                )
+
+        try:
+            return resume.find_whole(self.saver, None, refuse=refuse)
+        except FormatError:  # there is nothing better
+            return resume.find_whole(self.saver, None, refuse=lambda c: resume.require_components(c, _NEEDED))
 
     def settle(self) -> bool:
         """Let what is saved from here on descend from what was loaded: on a new branch, if the run went on from there.

@@ -10,8 +10,8 @@ import torch
 
 from ckptvcs.errors import FormatError
 from ckptvcs.train import ranks
+from ckptvcs.train.facts import metric
 from ckptvcs.train.replay import replaying, tells_its_place
-from ckptvcs.train.saver import metric
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

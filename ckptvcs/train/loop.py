@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ckptvcs.domain import provenance
 from ckptvcs.errors import UsageError
 from ckptvcs.train import ranks
+from ckptvcs.train.facts import Facts
 from ckptvcs.train.preemption import Preempted
 from ckptvcs.train.run import Run
-from ckptvcs.train.saver import Facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -132,8 +132,10 @@ class Loop(Run, ABC):
             return
         try:
             failure = self.collect_failure()
-            if self.policy.on_exit:
-                self._save_place("on_exit")
+            may_be_told = self.policy.on_preemption is not None or self._preempted is not None
+            end = self.announced() if may_be_told else None  # after the last step, which has not answered it
+            if end is not None or self.policy.on_exit:
+                self._save_place(f"on_preemption: {end[0]}" if end is not None else "on_exit")
             if failure is not None:
                 raise failure
         finally:
@@ -159,6 +161,8 @@ class Loop(Run, ABC):
             return
         self.collect_failure()
         self._save_place(f"on_exception: {kind.__name__}", grade_at_most=provenance.APPROXIMATE)
+        if self._place is not None:
+            _log.warning("step %s is saved as it was at the %s, to be looked at", self._place.step, kind.__name__)
 
     def _close(self, how: str) -> None:
         if self._closed:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import difflib
 from typing import TYPE_CHECKING, Any, Final, Literal
+
+import torch
 
 from ckptvcs.domain import provenance
 from ckptvcs.errors import UsageError
@@ -14,6 +16,7 @@ from ckptvcs.train import capture, ranks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from ckptvcs.porcelain.incoming import Incoming
     from ckptvcs.train.averages import WeightAverage
@@ -27,6 +30,12 @@ LOOP: Final = "loop"
 _OWN: Final = (RNG, LOOP, capture.AUX)
 _OF_EACH_RANK: Final = ("dataloader", "extra")
 """Roles of parts that each rank may have a state of its own of; models and optimizers are the same on all."""
+
+_OPTIONS: Final = (
+    *("run", "repo", "branch", "track", "policy", "asynchronous", "params", "data", "aux", "preempted"),
+    *("model", "optimizer", "scheduler"),
+)
+"""What `Checkpointer` takes beside parts that users name themselves."""
 
 _BARE: Final = "$bare"
 """Marks the state of a part whose `state_dict` gives something else than a container."""
@@ -46,7 +55,7 @@ class Parts:
     def __init__(self, given: Mapping[str, Any], aux: Sequence[str | Path] = ()) -> None:
         self.by_name: dict[str, Any] = {}
         self.roles: dict[str, str] = {}
-        self._aux = [Path(path) for path in aux]
+        self._aux = capture.aux_paths(aux)
         capture.aux_names(self._aux)
         self._averages: list[tuple[WeightAverage, Every]] = []
         for name, part in given.items():
@@ -118,6 +127,13 @@ class Parts:
         """
         if components is None:
             return [*self.by_name, RNG, LOOP]
+        components = [components] if isinstance(components, str) else components
+        if not components:
+            raise UsageError(
+                "nothing to put back",
+                why="'components' names no part",
+                next_step="leave it out to put back all of them",
+            )
         unknown = [name for name in components if name not in self.by_name]
         if unknown:
             raise UsageError(
@@ -139,8 +155,10 @@ def _check_part(name: str, part: Any) -> None:
         )
     if not hasattr(part, "state_dict") or not hasattr(part, "load_state_dict"):
         instead = "pass an object that has both"
-        if type(part).__name__ == "DataLoader":
+        if isinstance(part, torch.utils.data.DataLoader):
             instead = "use torchdata's StatefulDataLoader, which knows its place"
+        elif similar := difflib.get_close_matches(name, _OPTIONS, n=1):
+            instead = f"did you mean '{similar[0]}='?"
         raise UsageError(f"cannot save '{name}'", why="it has no state_dict and load_state_dict", next_step=instead)
     if capture.is_sharded(part):
         raise UsageError(

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.domain import policy
+from ckptvcs.errors import UsageError
 from ckptvcs.train import capture, ranks
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ckptvcs")
 
+ALONE: Final = " alone: a whole save"
+"""In the reason of a save for which there was no time to save all."""
 
 _ASSUMED_BYTES_PER_S: Final = 100e6
 """What a save is taken to write in a second as long as none was measured: a slow disk."""
@@ -53,10 +56,17 @@ class Preemption:
     def __init__(self, signals: Sequence[str], *, grace_s: float, probe: Callable[[], bool] | None = None) -> None:
         self._signals = [signal.Signals[name] for name in signals]
         self._grace_s = grace_s
+        if probe is not None and not callable(probe):
+            raise UsageError(
+                f"'preempted' cannot be {probe!r}",
+                why="it is asked at every step, so it must be something that can be called",
+                next_step="pass a function without arguments that returns whether the process is to end",
+            )
         self._probe = probe
         self._before: dict[int, Any] = {}
         self._process = os.getpid()
         self._announced: tuple[str, int, float] | None = None
+        self._unanswered: int | None = None
 
     @classmethod
     def of(
@@ -97,9 +107,13 @@ class Preemption:
             signal.signal(number, signal.SIG_DFL if before is None else before)
 
     def pass_on(self) -> None:
-        """Send a signal that came too late for a save to whoever handles it now."""
-        if self._announced is not None and self._announced[1] - 128 in self._signals and not self._before:
-            signal.raise_signal(self._announced[1] - 128)
+        """Send a signal that nobody has answered yet to whoever handles it now."""
+        if self._unanswered is not None and not self._before:
+            signal.raise_signal(self._unanswered)
+
+    def answered(self) -> None:
+        """Take down that the process ends because of the announcement."""
+        self._unanswered = None
 
     def _handle(self, number: int, _: object) -> None:
         if os.getpid() != self._process:  # a child of ours, which is to end as children do
@@ -109,7 +123,7 @@ class Preemption:
         # Noted down only: a state is whole between two steps alone. Later ones change nothing: schedulers and launchers
         # both send them, and the second must not end the save.
         if self._announced is None:
-            self._announced = (signal.Signals(number).name, 128 + number, time.monotonic())
+            self._announced, self._unanswered = (signal.Signals(number).name, 128 + number, time.monotonic()), number
 
     def announced(self) -> tuple[str, int] | None:
         """What announced the end, and the exit status that it asks for; None while nothing did."""
@@ -143,4 +157,4 @@ def within_grace(parts: Parts, last: Saved | None, left_s: float) -> tuple[Mappi
     if needed_s <= left_s:
         return parts.by_name, ""
     some = parts.with_roles("model", "optimizer")
-    return some, f"; {' and '.join(some)} alone: a whole save takes about {needed_s:.0f} s, {left_s:.0f} s are left"
+    return some, f"; {' and '.join(some)}{ALONE} takes about {needed_s:.0f} s, {left_s:.0f} s are left"

@@ -14,6 +14,7 @@ from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.load import load
 from ckptvcs.train import capture, fit, ranks
 from ckptvcs.train.parts import LOOP, RNG, own_state
+from ckptvcs.train.preemption import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -60,7 +61,6 @@ class Found:
 def find(
     saver: Saver,
     revision: str | None,
-    needed: Collection[str] = (),
     *,
     refuse: Callable[[Checkpoint], None] = lambda _: None,
 ) -> Found | None:
@@ -69,8 +69,8 @@ def find(
     Args:
         saver: of the run.
         revision: any revision; None for the newest checkpoint of the run that is whole.
-        needed: components without which an older checkpoint is taken, and it is said why.
-        refuse: raises `FormatError` for a checkpoint that is whole and cannot be used all the same.
+        refuse: raises `FormatError` for a checkpoint that is whole and cannot be used all the same: an older one is taken
+            instead, and it is said why.
 
     Returns:
         None if the run has no checkpoint yet.
@@ -78,6 +78,7 @@ def find(
     Raises:
         IntegrityError, FormatError: there are checkpoints, and none can be used.
     """
+    saver.looked = True
     if revision is not None:
         checkpoint = require_checkpoint(saver.repo, revision, saver.track)
         saver.repo.objects.check(ref_of(file) for file in checkpoint.manifest.all_files())
@@ -88,12 +89,11 @@ def find(
     for checkpoint in of_the_run(saver):
         try:
             saver.repo.objects.check(ref_of(file) for file in checkpoint.manifest.all_files())
-            require_components(checkpoint, needed)
             refuse(checkpoint)
         except (IntegrityError, FormatError) as err:
             problem = problem or err
             skipped.append(f"step {checkpoint.manifest.step} ({checkpoint.id[:10]}): {err}")
-            _log.warning("checkpoint %s cannot be used and is skipped: %s", checkpoint.id[:10], err)
+            _log.warning("checkpoint %s of step %s is skipped: %s", checkpoint.id[:10], checkpoint.manifest.step, err)
             continue
         return Found(checkpoint=checkpoint, skipped=tuple(skipped))
     if problem is not None:
@@ -101,8 +101,7 @@ def find(
         raise kind(
             f"cannot resume run '{saver.run}'",
             why=f"not one of its checkpoints can be used: {skipped[0]}",
-            next_step="fetch missing objects with 'dvc fetch', give the parts that the checkpoints have, "
-            "or begin anew under another name",
+            next_step=f"{problem.next_step}; or begin anew under another name",
             skipped=skipped,
         ) from problem
     return None
@@ -111,7 +110,6 @@ def find(
 def find_whole(
     saver: Saver,
     revision: str | None,
-    needed: Collection[str] = (),
     *,
     refuse: Callable[[Checkpoint], None] = lambda _: None,
 ) -> Found | None:
@@ -121,7 +119,8 @@ def find_whole(
     over: where there is nothing else, the run has yet to begin.
     """
     if revision is not None:
-        return find(saver, revision, needed, refuse=refuse)
+        return find(saver, revision, refuse=refuse)
+    saver.looked = True
     if not has_begun(saver):
         for checkpoint in of_the_run(saver):
             _log.warning(
@@ -130,15 +129,25 @@ def find_whole(
         return None
 
     def refuse_the_middle(checkpoint: Checkpoint) -> None:
-        if checkpoint.manifest.reason.startswith(IN_THE_MIDDLE):
-            raise FormatError(
-                f"checkpoint {checkpoint.id[:10]} was saved in the middle of a step",
-                why=checkpoint.manifest.reason,
-                next_step="name it, or take what fits of it with strict=False",
-            )
+        reason = checkpoint.manifest.reason
+        if reason.startswith(IN_THE_MIDDLE):
+            raise FormatError("it was saved in the middle of a step", why=reason, next_step="name it to go on from it")
         refuse(checkpoint)
 
-    return find(saver, None, needed, refuse=refuse_the_middle)
+    return find(saver, None, refuse=refuse_the_middle)
+
+
+def refuse_partial(checkpoint: Checkpoint) -> None:
+    """Refuse what a short grace period left incomplete.
+
+    Raises:
+        FormatError: it is such a one.
+    """
+    reason = checkpoint.manifest.reason
+    if ALONE in reason:
+        raise FormatError(
+            "it was saved without all parts", why=reason, next_step="take what there is with resume(strict=False)"
+        )
 
 
 def has_begun(saver: Saver) -> bool:
@@ -234,6 +243,7 @@ def put_back(
     mine = {name: states.pop(name) for name in entries if name in parts and name in states}
     left += [line for name, value in mine.items() for line in fit.differences(name, parts[name], value)]
     _refuse(checkpoint, left, strict=strict)
+    _refuse_if_nothing_fits(checkpoint, {n: p for n, p in parts.items() if n in wanted}, mine, left)
     for name, value in mine.items():
         left += _load_part(name, parts[name], value, strict=strict)
         if entries[name].role == "dataloader":
@@ -262,6 +272,25 @@ def _refuse(checkpoint: Checkpoint, left: Sequence[str], *, strict: bool) -> Non
             next_step="make the same parts as when it was saved, or take what fits with strict=False or components=[...]",
             differences=lines,
         )
+
+
+def _refuse_if_nothing_fits(
+    checkpoint: Checkpoint, parts: Mapping[str, Any], states: Mapping[str, Any], left: Sequence[str]
+) -> None:
+    """Refuse to train on weights that are all random still, which nobody means by a start from a checkpoint."""
+    modules = {name: part for name, part in parts.items() if isinstance(part, torch.nn.Module) and part.state_dict()}
+    if not modules or any(name in states and fit.fitting(part, states[name]) for name, part in modules.items()):
+        return
+    prefixes = (fit.prefix(part, states[name]) for name, part in modules.items() if name in states)
+    prefix = next((found for found in prefixes if found), None)
+    raise FormatError(
+        f"nothing of checkpoint {checkpoint.id[:10]} fits {' or '.join(modules)}",
+        why="; ".join(left[:3]),
+        next_step=f"its names begin with '{prefix}': save it again without that, {{k.removeprefix('{prefix}'): v ...}}"
+        if prefix
+        else "make the model that was saved, or begin without it",
+        differences=list(left),
+    )
 
 
 def _load_part(name: str, part: Any, state: Any, *, strict: bool) -> list[str]:

@@ -148,6 +148,7 @@ class Run:
             Preempted: always.
         """
         self.preemption.remove()
+        self.preemption.answered()
         receipt, late_s = self.saver.receipt, -self.preemption.left_s()
         _log.warning(
             "%s announced the end%s: step %s is saved%s, the process ends",

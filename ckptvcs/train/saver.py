@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 import secrets
 import sys
 import time
 from collections import deque
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.domain import calibration
 from ckptvcs.errors import CkptvcsError, NotFound, UsageError
-from ckptvcs.porcelain import commit, ledger, note
-from ckptvcs.porcelain.api import check_params, unwrapped
+from ckptvcs.porcelain import claim, commit, ledger, note
+from ckptvcs.porcelain.api import check_params
 from ckptvcs.porcelain.checkpoints import require_checkpoint
 from ckptvcs.porcelain.describe import Options
 from ckptvcs.porcelain.repo import Repository
-from ckptvcs.train import capture, ranks
+from ckptvcs.porcelain.target import check_branch_name
+from ckptvcs.train import capture, exits, ranks
+from ckptvcs.train.facts import mapping_of, metrics_of, versions_of
 from ckptvcs.train.snapshot import Snapshots
 
 if TYPE_CHECKING:
@@ -36,27 +37,15 @@ if TYPE_CHECKING:
     from ckptvcs.domain.checkpoint import Checkpoint, CheckpointId
     from ckptvcs.porcelain.commit import Receipt
     from ckptvcs.porcelain.incoming import Incoming
+    from ckptvcs.train.facts import Facts
 
 _log = logging.getLogger("ckptvcs")
 
 _LOCK_WAIT_S: Final = 600.0
 """A save in the background is in no hurry, and somebody's `dvc push` may hold DVC's lock for minutes."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What is said of a state that is saved."""
-
-    step: int | None
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    """Numbers that say how good it is; NaN is kept as a word and never ranks."""
-    epoch: float | None = None
-    message: str | None = None
-    reason: str = "manual"
-    params: Mapping[str, Any] = field(default_factory=dict)
-    """Hyperparameters, beside those of the run, which go before."""
-    grade_at_most: str | None = None
-    """What the grade is at most, where the caller knows that the state is not all there."""
+_CLAIM_WAIT_S: Final = 30.0
+"""How long a process may take to end that trained the run before: a scheduler starts the next one when it likes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +85,15 @@ class Saver:
     ) -> None:
         self._folder = Path(repo).absolute()
         self._repo: Repository | None = None
-        self.run, self.branch = run, branch or run
+        self.run, self.branch = run, run if branch is None else branch
+        check_branch_name(self.repo, self.run)
+        check_branch_name(self.repo, self.branch)
+        self._claimed: str | None = None
+        self.looked = False
+        """Whether somebody looked for a checkpoint to go on from."""
         self.track = track or self.repo.config.track
         self._asynchronous = asynchronous
-        self._params, self._data = check_params(params or {}), dict(data or {})
+        self._params, self._data = check_params(mapping_of("params", params)), versions_of(data)
         self._custody = commit.take_custody(self.repo)  # the code that runs is that of now, whatever is edited later
         # Who does not say what a state descends from begins anew, whatever the branch holds.
         self._parents: tuple[CheckpointId, ...] | None = ()
@@ -114,6 +108,8 @@ class Saver:
         """How long the training thread stood still for the newest save."""
         self.last: Saved | None = None
         """The newest save that is known to be durable."""
+        self.durable_step: int | None = None
+        """The step of that, or of the checkpoint that training goes on from."""
         self.open()
 
     def open(self) -> None:
@@ -121,6 +117,7 @@ class Saver:
         if self._pool is None:
             self.run_id = secrets.token_hex(8)
             self._pool = ThreadPoolExecutor(1, "ckptvcs-save")
+            exits.wait_for(self)
 
     @property
     def repo(self) -> Repository:
@@ -142,12 +139,15 @@ class Saver:
     def descend_from(self, checkpoint: Checkpoint) -> None:
         """Say which checkpoint the next state was trained on from; a branch that does not exist yet leaves its line there."""
         self._parents, self._start = (checkpoint.id,), checkpoint.commit
+        self.durable_step = checkpoint.manifest.step
 
     def fork(self) -> None:
         """Go to a new branch from here on: the first of `BRANCH-2`, `BRANCH-3`... that is free."""
+        self._release()
         taken = self.repo.history.branches()
         number = next(n for n in itertools.count(2) if f"{self.branch}-{n}" not in taken)
         self.branch = self.run = f"{self.branch}-{number}"
+        self._began = None  # it is another run
 
     @property
     def is_busy(self) -> bool:
@@ -213,7 +213,7 @@ class Saver:
             run_id=self.run_id,
             step=None if facts.step is None else int(facts.step),
             epoch=facts.epoch,
-            metrics={name: metric(name, value) for name, value in facts.metrics.items()},
+            metrics=metrics_of(facts.metrics),
             params={**check_params(facts.params), **self._params},
             versions=self._data,
             reason=facts.reason,
@@ -230,6 +230,7 @@ class Saver:
         receipt = commit.execute(self.repo, commit.plan(self.repo, what, options, self._custody))
         seconds = time.perf_counter() - began
         self.last = Saved(receipt=receipt, blocked_s=seconds if blocked_s is None else blocked_s, seconds=seconds)
+        self.durable_step = receipt.manifest.step
         self._parents = None  # from here on the parent is the last checkpoint of the branch
         self._tell(
             "save",
@@ -301,10 +302,27 @@ class Saver:
         self.later(lambda: note.execute(self.repo, note.plan_note(self.repo, revision, metrics, track=self.track)))
 
     def _begin(self) -> None:
-        """Tell the ledger that the run begins, once."""
+        """Make the run that of this process, and tell the ledger that it begins, once."""
         if self._began is None:
+            self._claim()
+            if not self.looked and self._parents == () and (step := self.step_at("latest")) is not None:
+                _log.warning(
+                    "run '%s' has checkpoints up to step %s, and this training did not go on from them: call 'resume' to do "
+                    "so, or give it another name",
+                    self.run,
+                    step,
+                )
             self._began = time.monotonic()
             self.later(lambda: self._tell("run.start"))
+
+    def _claim(self) -> None:
+        claim.claim_branch(self.repo, self.branch, run=self.run, wait_s=_CLAIM_WAIT_S)
+        self._claimed = self.branch
+
+    def _release(self) -> None:
+        if self._claimed is not None:
+            claim.release_branch(self.repo, self._claimed)
+        self._claimed = None
 
     def past(self) -> Recorded | None:
         """What the ledger recorded of this run until now, this start included; None if it cannot be read."""
@@ -349,15 +367,6 @@ class Saver:
         finally:
             if self._pool is not None:
                 self._pool.shutdown()
+            self._release()
             self.repo.close()
             self._repo, self._pool, self._began, self._snapshots = None, None, None, Snapshots()
-
-
-def metric(name: str, value: Any) -> int | float | str:
-    """A metric for the manifest. A diverged run must still be saved, so NaN is no error here; it is kept as a word."""
-    value = unwrapped(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise UsageError(f"metric '{name}' cannot be {value!r}", why="a metric is a number", next_step="leave it out")
-    if isinstance(value, float) and not math.isfinite(value):
-        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
-    return value

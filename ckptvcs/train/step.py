@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.errors import UsageError
-from ckptvcs.train.saver import metric
+from ckptvcs.train.facts import metric
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+
+_NO_METRIC: Final = re.compile(r"(epoch|step|total_flos|learning_rate|.*_(runtime|per_second|preparation_time))\Z")
 
 
 class Step:
@@ -38,8 +42,10 @@ class Step:
         self.step, self.metrics, self.ours = step, {}, False
 
     def measured(self, values: Mapping[str, Any]) -> None:
-        """Take down metrics; what is no number is none."""
+        """Take down metrics; what is no number is none, and neither is what says nothing of how good the model is."""
         for name, value in values.items():
+            if _NO_METRIC.match(name):
+                continue
             try:
                 self._fresh[name] = metric(name, value)
             except UsageError:

@@ -21,11 +21,12 @@ from ckptvcs.errors import CkptvcsError, UsageError
 from ckptvcs.porcelain.config import save_policy
 from ckptvcs.train import ranks, resume
 from ckptvcs.train.face import Face
+from ckptvcs.train.facts import Facts
 from ckptvcs.train.folders import Folders, require_file
 from ckptvcs.train.losses import Losses
 from ckptvcs.train.preemption import Preempted
 from ckptvcs.train.run import Run
-from ckptvcs.train.saver import Facts, Saver
+from ckptvcs.train.saver import Saver
 from ckptvcs.train.step import Step
 from ckptvcs.train.written import WrittenFolders
 

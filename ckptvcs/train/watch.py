@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.domain import triggers
-from ckptvcs.errors import FormatError, UsageError
-from ckptvcs.porcelain.api import unwrapped
+from ckptvcs.errors import FormatError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,18 +32,6 @@ class Place:
     saved: bool = False
 
 
-def whole(what: str, value: Any) -> int:
-    """A whole number of any library as Python's.
-
-    Raises:
-        UsageError: it is none.
-    """
-    number = unwrapped(value)
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise UsageError(f"{what} cannot be {value!r}", why="it is a whole number", next_step="pass an int")
-    return number
-
-
 class Watch:
     """The triggers of a policy, with the clock of this process.
 
@@ -55,6 +42,7 @@ class Watch:
 
     def __init__(self, save: Save, clock: Callable[[], float] = time.monotonic) -> None:
         self._triggers = triggers.triggers_of(save)
+        self._awaited = save.on_event
         self._clock = clock
         self._began = clock()
         self._events: set[str] = set()
@@ -65,6 +53,8 @@ class Watch:
 
     def event(self, name: str) -> None:
         """Take down that something happened since the last step."""
+        if name not in self._awaited:
+            _log.debug("nothing is saved for event '%s': the policy has it not under 'on_event'", name)
         self._events.add(name)
 
     def look(

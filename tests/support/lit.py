@@ -9,6 +9,7 @@ import random
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ def fit(
     pause: float = 0.0,
     path: str | None = "last",
     safe: bool = False,
+    extra: Sequence[Any] = (),
     **options: Any,
 ) -> lightning.Trainer:
     """Train to the end from wherever the run stands."""
@@ -103,7 +105,7 @@ def fit(
         enable_model_summary=False,
         default_root_dir=callback.dirpath,
         **{"max_epochs": EPOCHS, "accumulate_grad_batches": 2, "val_check_interval": 6, **options},
-        callbacks=[callback],
+        callbacks=[callback, *extra],
     )
     data = loader_of(kind), DataLoader(Noisy(), batch_size=22)
     trainer.fit(Net(log, pause), *data, ckpt_path=path, **({"weights_only": True} if safe else {}))

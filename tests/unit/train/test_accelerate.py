@@ -238,6 +238,16 @@ def test_numbers_of_other_libraries_are_numbers_and_samples_come_back(world: Wor
         assert keep.resume().samples == 64
 
 
+def test_a_place_in_the_data_that_nobody_told_of_is_no_exact_start(world: World):
+    loop = Loop()
+    with CkptAccelerate(loop.accelerator, run="r", repo=world.root, policy={}) as keep:
+        for _ in loop.loader:
+            keep.save(1)
+            break
+
+    assert [m["grade"] for m in history(world)] == ["approximate"]
+
+
 def test_a_checkpoint_that_is_named_is_forked(world: World):
     loop = Loop()
     loop.train(CkptAccelerate(loop.accelerator, run="r", repo=world.root, policy={"every_n_steps": 5}), epochs=2)

@@ -325,7 +325,7 @@ def test_a_checkpoint_without_one_of_the_parts_is_refused(keeper, begin):
     training = begin()
     keeper({"model": training.model}, asynchronous=False).save(1)
 
-    with pytest.raises(FormatError, match="no component 'optimizer'"):
+    with pytest.raises(FormatError, match="optimizer: the checkpoint has no such component"):
         keeper({"model": training.model, "optimizer": training.optimizer}).resume()
 
 

@@ -382,6 +382,23 @@ def test_lightnings_own_callback_works_on_commits(world: World, tmp_path: Path):
     assert {found.grade for found in history(world).values()} == {"approximate"}
 
 
+def test_what_others_save_by_path_is_not_in_the_way_of_an_exact_start(world: World, tmp_path: Path):
+    """They save where Lightning does not go on from exactly, and after the callback."""
+    whole: list[str] = []
+    fit(callback(world, "whole"), whole, max_epochs=2)
+    keeps = ModelCheckpoint(tmp_path, every_n_train_steps=4, save_last=True)
+    ck = callback(world, policy={"every_n_steps": 3})
+    with pytest.raises(ArithmeticError):
+        lit.fit(ck, "plain", [].append, max_epochs=2, extra=[keeps, Stop(10, ArithmeticError())])
+    told: list[str] = []
+
+    again = callback(world, policy={"every_n_steps": 3})
+    fit(again, told, max_epochs=2)
+
+    assert told == whole[-len(told) :]
+    assert "where no training goes on from exactly" in again.io().skipped[0]
+
+
 def test_the_best_of_the_run_is_what_best_means(world: World):
     (world.root / "ckpt.yaml").write_text("version: 1\nbest: {monitor: val_loss, mode: min}\n")
     ck = callback(world)

@@ -279,25 +279,58 @@ def test_where_the_grace_is_too_short_model_and_optimizer_alone_are_saved_and_it
     assert "model and optimizer alone" in caplog.text
 
 
-def test_what_lacks_a_part_is_not_gone_on_from_unless_that_is_asked_for(keeper, world: World, begin, caplog):
-    training = begin()
-    keep = keeper(training.parts, asynchronous=False)
-    keep.save(1)
-    parts = {"model": training.model, "optimizer": training.optimizer}
-    with keeper(parts, asynchronous=False) as less:
-        less.resume(components=["model", "optimizer"])
-        less.save(2)
+def test_what_lacks_a_part_for_want_of_time_is_passed_over_unless_it_is_asked_for(keeper, begin):
+    training, soon = begin(), []
+    policy = {"on_preemption": {"grace_s": 1e-9}}
+    with pytest.raises(Preempted), keeper(training.parts, policy=policy, preempted=lambda: bool(soon)) as keep:
+        keep.save(1)
+        soon.append(1)
+        keep.step(2)
 
     resumed = keeper(begin(seed=3).parts).resume()
     partly = keeper(begin(seed=3).parts).resume(strict=False)
 
     assert resumed.step == 1
-    assert "no component 'scheduler'" in resumed.skipped[0]
+    assert "it was saved without all parts" in resumed.skipped[0]
     assert partly.step == 2
     assert partly.left == (
         "scheduler: the checkpoint has no such component",
         "dataloader: the checkpoint has no such component",
     )
+
+
+def test_where_there_is_only_what_lacks_a_part_nothing_is_begun_anew_in_silence(keeper, begin):
+    with pytest.raises(Preempted):
+        keeper(begin().parts, policy={"on_preemption": {"grace_s": 1e-9}}, preempted=lambda: True).step(2)
+
+    with pytest.raises(FormatError, match="not one of its checkpoints can be used") as caught:
+        keeper(begin().parts).resume()
+
+    assert "resume(strict=False)" in caught.value.next_step
+
+
+def test_who_closes_after_a_signal_was_answered_is_not_sent_it_again(keeper, begin):
+    keep = keeper(begin().parts, policy={"on_preemption": True})
+    keep.step(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Preempted):
+        keep.step(2)
+    keep.close()  # as a `finally` does: the process would end by the signal, and not with the status
+
+
+def test_a_signal_after_the_last_step_is_answered_at_the_end(keeper, world: World, begin):
+    told: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: told.append(number))
+    try:
+        with keeper(begin().parts, policy={"every_n_steps": 100, "on_preemption": True}) as keep:
+            keep.step(5)
+            os.kill(os.getpid(), signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+    assert [(m["step"], m["reason"]) for m in manifests(world)] == [(5, "on_preemption: SIGUSR1")]
+    assert told == [signal.SIGUSR1]
 
 
 # ------------------------------------------------------------------------------------------------------ partial starts
