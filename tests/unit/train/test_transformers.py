@@ -329,9 +329,10 @@ def test_folders_of_an_earlier_process_are_recognised_and_those_that_changed_are
 
 def test_a_folder_that_could_not_be_committed_stays(begin, world: World):
     def harm() -> None:
+        callback.wait_until_finished()
         break_cache(world)
 
-    trainer, _ = begin(policy={"every_n_steps": 2}, keep_folders=0, callbacks=(At(4, harm),))
+    trainer, callback = begin(policy={"every_n_steps": 2}, keep_folders=0, callbacks=(At(4, harm),))
 
     with pytest.raises(CkptvcsError):
         trainer.train()
