@@ -22,7 +22,10 @@ def command() -> None:
 @json_option
 @click.pass_context
 def show(ctx: click.Context, *, as_json: bool) -> None:
-    """Show what ckpt.yaml means, with all defaults written out.
+    """Show what ckpt.yaml means, with the defaults of all that it does not say.
+
+    Where it has no section "save", "save: null" stands for the default policy: as often as costs 3.5 % of the time, when
+    the process is told to end, and at the end.
 
     \b
     Examples:

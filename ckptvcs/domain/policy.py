@@ -275,7 +275,13 @@ class Config:
     )
     best: Best | None = field(default=None, metadata=_described("what `@best` compares"))
     checkout: Checkout = field(default_factory=Checkout, metadata=_described("how files are put into the workspace"))
-    save: Save | None = field(default=None, metadata=_described("when training saves; without it, only when told to"))
+    save: Save | None = field(
+        default=None,
+        metadata=_described(
+            "when training saves; without it: as often as costs 3.5 % of the time, when the process is told to end, and "
+            "at the end"
+        ),
+    )
 
     def __post_init__(self) -> None:
         """Check what types cannot say.

@@ -27,6 +27,7 @@ from ckptvcs import errors
 from ckptvcs.cli import render
 from ckptvcs.cli.main import VERBS, cli
 from ckptvcs.domain import policy
+from ckptvcs.porcelain import config
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "reference"
@@ -698,6 +699,10 @@ def configuration_page() -> str:
         "- `remote` has letters, digits, `.`, `_` and `-`.",
         "The same with all defaults written out:",
         fenced(defaults_as_yaml(policy.Config), "yaml"),
+        "Where `save` is left out, or is `null`, training saves as if this stood there:",
+        fenced(default_save_as_yaml(), "yaml"),
+        "Where it is empty (`save: {}`), training saves only when told to. Hugging Face's Trainer has [a default of its\n"
+        "own](../howto/transformers.md#when-it-saves).",
         "With everything said:",
         fenced(COMPLETE, "yaml"),
         "## How it is read",
@@ -805,6 +810,17 @@ def defaults_as_yaml(cls: Any, indent: str = "") -> str:
             ]
         else:
             lines.append(f"{indent}{field.name}: {yaml_of(field.default)}")
+    return "\n".join(lines)
+
+
+def default_save_as_yaml() -> str:
+    """What the policy says that holds where `ckpt.yaml` says nothing; values that have a short word, by that."""
+    lines = ["save:"]
+    for field in dataclasses.fields(config.DEFAULT_SAVE):
+        said = getattr(config.DEFAULT_SAVE, field.name)
+        if said != field.default:
+            words = [word for word, long in field.metadata["short"] if long is not None and said == type(said)(**long)]
+            lines.append(f"  {field.name}: {yaml_of([*words, said][0])}")
     return "\n".join(lines)
 
 
