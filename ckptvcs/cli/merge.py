@@ -68,7 +68,8 @@ def command(ctx: click.Context, /, *, revisions: tuple[str, ...], as_json: bool,
     --rest first asks for that of the first REV; then the checkpoint is at most approximately resumable.
 
     mean and weighted average all; ema goes from the oldest REV to the newest; slerp goes from one to another along an
-    arc; ties adds to --base what the others agree on. It is the nearest common ancestor in git if it is not named.
+    arc; ties takes the largest changes since --base, elects for each number the sign with the larger total, and adds the
+    mean of those that have it. --base is the nearest common ancestor in git if it is not named.
 
     \b
     Examples:
