@@ -28,7 +28,7 @@ class Face:
         self._run.watch.event(name)
 
     def note(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Attach metrics to a checkpoint of this run that are known only now; `@best` and retention use them.
+        """Attach metrics to a checkpoint of this run that are known only now; `@best`, log and show use them.
 
         Written in the background, after the save under way; if it fails, the next call says so.
 
