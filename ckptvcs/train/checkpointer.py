@@ -87,7 +87,8 @@ class Checkpointer(LoopFace):
         Args:
             decay: the share of the average that stays at each update.
             last: instead, over how many updates the equal mean goes.
-            every: whether it is updated at each step, or, for an average of recent checkpoints, at each save.
+            every: when it is updated: `"step"`, at each step, or `"save"`, at each save, for an average of recent
+                checkpoints.
             options: `start` and `buffers` of `WeightAverage`.
 
         Returns:

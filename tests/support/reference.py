@@ -521,12 +521,15 @@ def class_parts(cls: type, qualified: str = "", title: str = "") -> Iterator[str
     yield fenced(signature(qualified or f"ckptvcs.{cls.__name__}", cls), "python")
     yield from docstring_parts(cls)
     own = [base for base in reversed(cls.__mro__) if base.__module__.startswith("ckptvcs.")]
-    if attributes := list(dict.fromkeys(row for base in own for row in attributes_of(base))):
+    others = [base for base in cls.__mro__ if base not in own]
+    members = {name: member for base in own for name, member in vars(base).items()}
+    members = {name: member for name, member in members.items() if not any(hasattr(base, name) for base in others)}
+    documented = [row for base in own for row in attributes_of(base)]
+    if attributes := list(dict.fromkeys([*properties_of(members), *documented])):
         yield table(["attribute", "type", "meaning"], attributes)
-    members = {key: member for base in own for key, member in vars(base).items()}
     for name, member in members.items():
         function = member.__func__ if isinstance(member, classmethod) else member
-        if not name.startswith(("_", "on_")) and inspect.isfunction(function):
+        if not name.startswith("_") and inspect.isfunction(function):
             yield f"### {title or cls.__name__}.{name}"
             yield from function_parts(f"{cls.__name__}.{name}", function)
 
@@ -544,14 +547,18 @@ def function_parts(name: str, function: Callable[..., Any]) -> Iterator[str]:
     yield from docstring_parts(function)
 
 
-def attributes_of(cls: type) -> Iterator[tuple[str, str, str]]:
-    """Properties, and what `__init__` documents."""
-    for name, member in vars(cls).items():
+def properties_of(members: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for name, member in members.items():
         if isinstance(member, property) and not name.startswith("_"):
             returned = inspect.signature(member.fget).return_annotation
             yield code(name), code(annotation(returned)), first_sentence(member)
+
+
+def attributes_of(cls: type) -> Iterator[tuple[str, str, str]]:
+    """What `__init__` documents; variables of its own are nobody's business."""
     for init in [n for n in class_node(cls).body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]:
-        yield from described(init.body, module_source(cls))
+        own = [n for n in init.body if not (isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name))]
+        yield from described(own, module_source(cls))
 
 
 def value_parts(module: str, name: str) -> Iterator[str]:
