@@ -41,6 +41,7 @@ def _json(status: Status) -> dict[str, Any]:
             "checkpoint": render.checkpoint_json(track.checkpoint),
             "workspace": track.presence,
             "changed": track.changed,
+            "holds": track.holds.id if track.holds else None,
         }
         for track in status.tracks
     }
@@ -56,7 +57,7 @@ def _say(status: Status) -> None:
         step = f" step {manifest.step}" if manifest.step is not None else ""
         render.answer(f"Track {track.track}: checkpoint {track.checkpoint.id[:10]}{step}, {manifest.grade}")
         render.answer(f"  {_workspace(track)}")
-        for path in track.changed[:10]:
+        for path in track.changed[:10] if track.presence == "changed" else ():
             render.answer(f"    {render.text(path)}")
     if not status.tracks:
         render.answer("No checkpoint here yet ('ckpt commit FILE' makes one)")
@@ -76,6 +77,11 @@ def _workspace(track: TrackStatus) -> str:
         return "workspace is up to date"
     if track.presence == "missing":
         return "not in the workspace ('ckpt restore HEAD' puts it there)"
+    if track.holds is not None:
+        step = f" step {track.holds.manifest.step}" if track.holds.manifest.step is not None else ""
+        return (
+            f"workspace holds the earlier checkpoint {track.holds.id[:10]}{step} ('ckpt restore HEAD' brings this one)"
+        )
     return (
         f"{render.counted(len(track.changed), 'file')} in the workspace changed or missing "
         "('ckpt commit' on the folder keeps them; remove the folder and 'ckpt restore HEAD' to give them up)"

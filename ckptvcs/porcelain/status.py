@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from itertools import islice
+from typing import TYPE_CHECKING, Final, Literal
 
 from ckptvcs.porcelain import ledger
-from ckptvcs.porcelain.checkpoints import checkpoint_at, tracks_at
+from ckptvcs.porcelain.checkpoints import checkpoint_at, line, tracks_at
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.storage import workspace
 from ckptvcs.storage.history import worktree
+from ckptvcs.storage.history.repository import CommitId
 from ckptvcs.storage.verified import identify
 
 if TYPE_CHECKING:
@@ -18,10 +20,12 @@ if TYPE_CHECKING:
 
     from ckptvcs.domain.checkpoint import Checkpoint
     from ckptvcs.porcelain.repo import Repository
-    from ckptvcs.storage.history.repository import CommitId
     from ckptvcs.storage.names import ObjectRef
 
-Presence = Literal["clean", "changed", "missing", "none"]
+Presence = Literal["clean", "earlier", "changed", "missing"]
+
+_LOOK_BACK: Final = 100
+"""Checkpoints before the one that is checked out that the workspace is compared with, if it does not hold that one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,8 @@ class TrackStatus:
     presence: Presence
     changed: tuple[str, ...]
     """Files that differ, are missing, or should not be there."""
+    holds: Checkpoint | None = None
+    """The earlier checkpoint that the workspace holds, exactly: nothing in it is work of the user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,18 +76,47 @@ def _track_status(repo: Repository, track: str, checkpoint: Checkpoint) -> Track
     if not found:
         return TrackStatus(track=track, checkpoint=checkpoint, presence="missing", changed=())
     changed.extend(set(expected) - found)
-    presence: Presence = "changed" if changed else "clean"
-    return TrackStatus(track=track, checkpoint=checkpoint, presence=presence, changed=tuple(sorted(changed)))
+    if not changed:
+        return TrackStatus(track=track, checkpoint=checkpoint, presence="clean", changed=())
+    holds = _earlier(repo, checkpoint)
+    return TrackStatus(
+        track=track,
+        checkpoint=checkpoint,
+        presence="changed" if holds is None else "earlier",
+        changed=tuple(sorted(changed)),
+        holds=holds,
+    )
+
+
+def _earlier(repo: Repository, checkpoint: Checkpoint) -> Checkpoint | None:
+    """The checkpoint before this one that the workspace holds, as it does while a training commits to this branch."""
+    where = repo.workspace(checkpoint.manifest.track)
+    there = {}
+    for member, info in workspace.walk(where):
+        known = _known(repo, where.absolute(member), info)
+        if known is None:
+            return None
+        there[member] = known.digest
+    before = islice(line(repo, CommitId(checkpoint.commit), checkpoint.manifest.track), _LOOK_BACK)
+    return next((c for c in before if {file.path: file.blake3 for file in c.manifest.all_files()} == there), None)
 
 
 def _is(repo: Repository, path: str, info: os.stat_result, ref: ObjectRef) -> bool:
-    if not stat.S_ISREG(info.st_mode) or info.st_size != ref.nbytes:
+    if info.st_size != ref.nbytes:
         return False
+    known = _known(repo, path, info)
+    return known is not None and known.digest == ref.digest
+
+
+def _known(repo: Repository, path: str, info: os.stat_result) -> ObjectRef | None:
+    """What a file holds; None for what is no file, or cannot be read."""
+    if not stat.S_ISREG(info.st_mode):
+        return None
     known = repo.index.ref_of(path, info)
     if known is None:
         try:
             known = identify(path)
         except OSError:
-            return False
+            return None
         repo.index.saw([(path, info, known)])  # so that the next look is cheap
-    return known.digest == ref.digest
+    return known

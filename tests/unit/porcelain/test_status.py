@@ -127,9 +127,15 @@ def test_the_same_bytes_in_another_file_are_clean(repo: Repo, history, artifact:
     assert presence(repo.status()) == {"model": "clean"}
 
 
-def test_an_artifact_of_another_checkpoint_is_changed(repo: Repo, history):
+def test_an_artifact_of_an_earlier_checkpoint_is_told_from_work_of_the_user(
+    repo: Repo, world: World, history, artifact: Path
+):
     repo.restore("HEAD~1")
 
+    (track,) = repo.status().tracks
+    assert (track.presence, track.holds.id) == ("earlier", history[-2].id)
+    assert f"holds the earlier checkpoint {history[-2].id[:10]}" in world.ckpt("status").out
+    (artifact / "mine").write_text("work")
     assert presence(repo.status()) == {"model": "changed"}
 
 
