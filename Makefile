@@ -7,8 +7,9 @@ BIN    := $(VENV)/bin
 # left Python 3.10, where pip may choose.
 PINS   := $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" if sys.version_info >= (3, 11) else "")')
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINS)
-# The fault tests take system calls apart with strace; it is installed where that is possible, and they say so where not.
-STRACE := $(shell command -v strace 2>/dev/null)
+# The fault tests take system calls apart with strace, and sharing is tested over a real sshd; both are installed where that is
+# possible, and the tests say so where not.
+TOOLS  := $(shell command -v strace >/dev/null 2>&1 || echo strace; test -x /usr/sbin/sshd || echo openssh-server)
 
 .PHONY: help demo test test-long bench lint docs clean
 
@@ -35,10 +36,10 @@ $(VENV)/.dev: $(VENV)/.train
 demo: $(VENV)/.train
 	$(BIN)/python demo/run.py
 
-test: $(VENV)/.dev strace
+test: $(VENV)/.dev tools
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
 
-test-long: $(VENV)/.dev strace
+test-long: $(VENV)/.dev tools
 	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest -n 2 --dist load -q -m 'long or not long' --timeout 7200
 
 bench: $(VENV)/.dev
@@ -53,10 +54,10 @@ lint: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python -m tests.support.reference
 
-.PHONY: strace
-strace:
-ifeq ($(STRACE),)
-	-@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get install -y -qq strace >/dev/null; fi
+.PHONY: tools
+tools:
+ifneq ($(TOOLS),)
+	-@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get install -y -qq $(TOOLS) >/dev/null; fi
 endif
 
 clean:

@@ -38,6 +38,12 @@ VERBS: Final[dict[str, dict[str, str]]] = {
         "merge": "Make one checkpoint of several: average or merge their weights.",
         "export": "Write a checkpoint for other programs.",
     },
+    "Share": {
+        "remote": "List and add the remotes that objects go to.",
+        "push": "Push branches, tags, the ledger, and the objects of their checkpoints.",
+        "fetch": "Fetch branches, tags and the ledger; no objects.",
+        "pull": "Fetch, and bring objects: of the branch that is checked out, or of REV.",
+    },
     "Upkeep": {
         "policy": "Show the policy, and calibrate it by past training.",
         "doctor": "Say what is wrong here, and what mends it.",

@@ -43,6 +43,19 @@ pickle_option = click.option(
 )
 
 
+to_option = click.option(
+    "--to", default="origin", show_default=True, metavar="REMOTE", help="The git remote: where refs and ledger are."
+)
+
+
+def remote_options(command: F) -> F:
+    """Where refs are, and where objects are."""
+    remote = click.option(
+        "--remote", metavar="NAME", help="The DVC remote; the one of ckpt.yaml or DVC's default if it is not given."
+    )
+    return to_option(remote(command))
+
+
 def revision_argument(
     name: str = "revision", *, default: str | None = None, required: bool = False
 ) -> Callable[[F], F]:

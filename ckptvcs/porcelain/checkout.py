@@ -152,6 +152,15 @@ def plan_restore(
     )
 
 
+def refuse_unsaved(repo: Repository, commit: CommitId) -> None:
+    """Raise what would stand in the way of the checkpoints of a commit, in the workspace.
+
+    Raises:
+        Unsaved: a workspace directory holds files that are saved nowhere.
+    """
+    _refuse_unsaved(repo, [repo.workspace(track) for track in tracks_at(repo, commit)])
+
+
 def _placement(repo: Repository, checkpoint: Checkpoint, where: Directory | None = None) -> Placement:
     pointer_at(repo, checkpoint.commit, checkpoint.manifest.track)  # type: ignore[arg-type]
     members = {file.path: ref_of(file) for file in checkpoint.manifest.all_files()}
@@ -191,7 +200,12 @@ def _outside(to: Path) -> Directory:
 
 
 def _checked(repo: Repository, plan: CheckoutPlan) -> CheckoutPlan:
-    for where in (*(placement.where for placement in plan.placements), *plan.removals):
+    _refuse_unsaved(repo, [*(placement.where for placement in plan.placements), *plan.removals])
+    return plan
+
+
+def _refuse_unsaved(repo: Repository, places: Sequence[Directory]) -> None:
+    for where in places:
         lost = workspace.unsaved(where, repo.objects)
         if lost == [workspace.HERE]:
             raise Unsaved(
@@ -208,7 +222,6 @@ def _checked(repo: Repository, plan: CheckoutPlan) -> CheckoutPlan:
                 next_step=f"keep them with 'ckpt commit {where.path}', or give them up with 'rm -r {where.path}' first",
                 paths=lost,
             )
-    return plan
 
 
 # --------------------------------------------------------------------------------------------------------------- act

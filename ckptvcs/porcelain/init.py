@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ckptvcs.domain import policy
 from ckptvcs.errors import NoRepository, UsageError, from_os_error
 from ckptvcs.porcelain import config as configuration
 from ckptvcs.porcelain.following import locked
+from ckptvcs.porcelain.remotes import as_dvc_writes
 from ckptvcs.porcelain.repo import Repository
 from ckptvcs.storage import files
 from ckptvcs.storage.dvc import config as dvc
@@ -18,6 +17,8 @@ from ckptvcs.storage.history import commits, worktree
 from ckptvcs.storage.history.repository import History
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ckptvcs.storage.history.repository import CommitId
 
 REMOTE: Final = "checkpoints"
@@ -74,7 +75,7 @@ def plan_init(path: Path, *, remote: str | None = None) -> InitPlan:
         raise UsageError(f"{remote!r} is no URL of a remote", next_step="give a path or a URL such as s3://bucket/path")
     root, history = _find(path)
     missing = tuple(name for name in (*dvc.INIT_FILES, policy.FILE) if not (root / name).exists())
-    url = _as_dvc_writes(remote, root) if remote is not None else None
+    url = as_dvc_writes(remote, root) if remote is not None else None
     wanted = url if url is not None and _remote_url(root) != url else None
     changed = wanted is not None and _DVC_CONFIG not in missing and _is_committed(history, root, _DVC_CONFIG)
     plan = InitPlan(
@@ -107,13 +108,6 @@ def _find(path: Path) -> tuple[Path, History | None]:
 def _remote_url(root: Path) -> str | None:
     section = dvc.read_config(root, ()).remotes.get(REMOTE)
     return None if section is None else str(section.get("url"))
-
-
-def _as_dvc_writes(url: str, root: Path) -> str:
-    """A relative path is kept relative to `.dvc`, as by `dvc remote add`; anything else stays as it is."""
-    if "://" in url or Path(url).expanduser().is_absolute():
-        return url
-    return os.path.relpath(Path(url).absolute(), root / ".dvc")
 
 
 def _is_committed(history: History | None, root: Path, name: str) -> bool:

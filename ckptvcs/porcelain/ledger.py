@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from ckptvcs.porcelain.repo import Repository
     from ckptvcs.storage.files import Lock
 
+PUSH: Final = "push"
+"""The operation of an entry that tells which checkpoints a remote has from then on."""
 _ATTEMPTS: Final = 10
 _WORTH_REMEMBERING: Final = 64
 """Entries that it takes to read before what they say is remembered: fewer are read faster than a long memory is written."""
@@ -185,6 +187,12 @@ def _writer(repo: Repository) -> Writer:
     return new
 
 
+def writer_id(repo: Repository) -> str | None:
+    """Whose chain this clone adds to; None if it never did."""
+    known = _known_writer(repo)
+    return known.id if known is not None else None
+
+
 def _known_writer(repo: Repository) -> Writer | None:
     try:
         known = msgspec.json.decode(_writer_file(repo).read_bytes(), type=Writer)
@@ -218,6 +226,32 @@ def chains_of(repo: Repository) -> dict[str, tuple[bytes, ...]]:
         with suppress(StorageError):  # `examine` tells of it
             found[writer] = ledger.read(repo.history, head, limit=entries.MAX_BYTES).entries
     return found
+
+
+def were_pushed(repo: Repository, ids: Collection[CheckpointId], remote: str | None) -> bool:
+    """Whether the ledger tells of all these checkpoints that they were pushed to a remote.
+
+    Each chain is read from its end: what was pushed lately is found at once, however long the ledger is.
+    """
+    left = set(ids)
+    for writer, head in ledger.heads(repo.history).items():
+        with suppress(StorageError):
+            for data in ledger.newest_first(repo.history, head, limit=entries.MAX_BYTES):
+                left -= _pushed(data, writer, remote)
+                if not left:
+                    return True
+    return False
+
+
+def _pushed(data: bytes, writer: str, remote: str | None) -> set[Any]:
+    try:
+        event = entries.from_bytes(data, where=f"'{writer}'")
+    except (BadEntry, NewerVersion):
+        return set()
+    told = event.facts.get("checkpoints")
+    if event.op != PUSH or event.facts.get("remote") != remote or not isinstance(told, list):
+        return set()
+    return {one for one in told if isinstance(one, str)}
 
 
 def examine(repo: Repository) -> tuple[Flaw, ...]:

@@ -71,6 +71,10 @@ class Repository:
     def dvc_config(self) -> dvc.DvcConfig:
         return dvc.read_config(self.root, self.around.dvc_files)
 
+    def forget_dvc_config(self) -> None:
+        """Read DVC's configuration anew when it is next asked for: it was changed."""
+        vars(self).pop("dvc_config", None)
+
     @cached_property
     def index(self) -> LocalIndex:
         from ckptvcs.storage.index import LocalIndex

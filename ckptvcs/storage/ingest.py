@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from ckptvcs.progress import Progress
+    from ckptvcs.storage.names import ObjectRef
 
 _MAX_DRIVERS: Final = 8
 
@@ -38,6 +39,8 @@ class NewObject:
     chunks: Callable[[], Iterable[Buffer]]
     nbytes: int
     suffix: str = ""
+    ref: ObjectRef | None = None
+    """What it has to turn out to be, where that is known: else it is not stored."""
 
 
 @dataclass(frozen=True, slots=True)

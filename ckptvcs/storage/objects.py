@@ -176,6 +176,8 @@ class LocalStore:
     def _publish(self, tmp: str, new: NewObject, written: Written) -> ObjectRef:
         """Give a complete file its name, without ever overwriting one."""
         ref = ObjectRef(name=ObjectName(written.md5 + new.suffix), nbytes=written.nbytes, digest=written.digest)
+        if new.ref is not None and new.ref != ref:
+            raise wrong_bytes(new.ref, ref)
         final = self.path(ref.name)
         self._make_folder(final.parent)
         try:
@@ -248,8 +250,20 @@ def missing(name: ObjectName, where: str) -> MissingObject:
     return MissingObject(
         f"cannot read object {short(name)}",
         why=f"it is not in {where}",
-        next_step="fetch it from a remote with 'dvc fetch', then run the command again",
+        next_step="fetch it from a remote with 'ckpt pull REV' or 'dvc fetch', then run the command again",
         object=name,
+    )
+
+
+def wrong_bytes(wanted: ObjectRef, found: ObjectRef) -> WrongDigest:
+    """The error of bytes that are not those of the object that was asked for."""
+    return WrongDigest(
+        f"what came for object {short(wanted.name)} is something else",
+        why=f"its BLAKE3 is {short(found.digest)}, it should be {short(wanted.digest)}",
+        next_step="nothing of it was kept; see where it comes from",
+        object=wanted.name,
+        found=found.digest,
+        expected=wanted.digest,
     )
 
 
@@ -259,7 +273,7 @@ def check_digest(found: Digest, ref: ObjectRef, *, where: str) -> None:
         raise WrongDigest(
             f"object {short(ref.name)} is damaged",
             why=f"its BLAKE3 in {where} is {short(found)}, it should be {short(ref.digest)}",
-            next_step=f"move it away ({where}) and fetch it again with 'dvc fetch'",
+            next_step=f"move it away ({where}) and fetch it again with 'ckpt pull REV' or 'dvc fetch'",
             object=ref.name,
             found=found,
             expected=ref.digest,

@@ -17,12 +17,12 @@ from blake3 import blake3
 from safetensors.torch import load_file
 
 import ckptvcs
-from tests.bench import states
+from tests.bench import sharing, states
 from tests.bench.ground import DvcRoute, forget, repository, shell
 from tests.bench.history import long_history
 from tests.bench.memory import peak_bytes, script
 from tests.bench.timing import Candidate, race
-from tests.support import lora
+from tests.support import lora, servers
 
 CKPT = f"{sys.executable} -m ckptvcs"
 
@@ -363,6 +363,27 @@ def looking(folder: Path, count: int) -> Table:
 
 
 _START_UP = f"{sys.executable} -c 'import click, pygit2'"
+
+
+# ------------------------------------------------------------------------------------------------------------- sharing
+
+
+def pushing(folder: Path) -> list[Table]:
+    """Pushes with nothing new, and pushes of many small objects, to a folder and to S3."""
+    with servers.s3() as s3:
+        stores = {"a folder": (str(folder / "store"), {}), "S3 (moto)": (f"s3://bucket/{folder.name}", s3.options)}
+        tables = []
+        for name, (url, options) in stores.items():
+            where = folder / name.split()[0]
+            where.mkdir()
+            idle = sharing.nothing_new(where, f"{url}/idle", options)
+            tables.append(table(f"push with nothing new, {name}", idle, idle[0].name, {idle[1].name: 2.0}))
+            small = sharing.small_objects(where, f"{url}/small", options)
+            budget = 0.5 if name == "a folder" else 1.0
+            tables.append(
+                table(f"push of 2,000 objects of 50 KB, {name}", small, small[0].name, {small[1].name: budget})
+            )
+        return tables
 
 
 # --------------------------------------------------------------------------------------------------------------- size

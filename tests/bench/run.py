@@ -32,7 +32,7 @@ BY_SIZE = (
     "verification",
 )
 
-ALL = [*BY_SIZE, "looking", "stored", "memory"]
+ALL = [*BY_SIZE, "looking", "pushing", "stored", "memory"]
 
 ONE_SIZE = ("commit_frozen", "commit_unchanged", "throughput", "verification")
 """No budget depends on their size, or the machine has too few cores for the larger one."""
@@ -56,7 +56,9 @@ def main() -> None:
 def measured(names: list[str], sizes: str, history: int) -> Iterator[str]:
     """The tables, one after the other, told as they come."""
     for name in names:
-        scales = {"looking": [history], "stored": []}.get(name, [int(float(size) * 1e9) for size in sizes.split(",")])
+        scales = {"looking": [history], "stored": [], "pushing": []}.get(
+            name, [int(float(size) * 1e9) for size in sizes.split(",")]
+        )
         scales = scales[:1] if name in ONE_SIZE else scales
         for scale in [(n,) for n in scales] or [()]:
             folder = Path(tempfile.mkdtemp(prefix="ckptvcs-bench-"))
@@ -68,10 +70,12 @@ def measured(names: list[str], sizes: str, history: int) -> Iterator[str]:
             yield text
 
 
-def worded(found: Table | list[Peak] | list[Share], nbytes: int = 0) -> str:
+def worded(found: Table | list[Table] | list[Peak] | list[Share], nbytes: int = 0) -> str:
     """A result as Markdown."""
     if isinstance(found, Table):
         return of_times(found)
+    if isinstance(found[0], Table):
+        return "\n".join(of_times(one) for one in found)
     if isinstance(found[0], Share):
         return of_shares(found)
     return of_memory(found, nbytes)

@@ -95,6 +95,13 @@ def test_every_verb_answers_in_json_with_the_keys_of_the_page(world: World, tmp_
     assert keys(ask("checkout", "HEAD~1")) == told("checkout")
     assert keys(ask("restore", "HEAD")) == told("restore")
     assert keys(ask("export", "HEAD", "../x.pt")) == told("export")
+    world.git("init", "-q", "--bare", "-b", "main", "../hub.git")
+    world.git("remote", "add", "origin", "../hub.git")
+    assert keys(ask("remote", "add", "share", "../store")) == told("remote add")
+    assert keys(ask("remote", "list")) == told("remote list", "each of the list")
+    assert keys(ask("push", "x")) == told("push")
+    assert keys(ask("fetch")) == told("fetch")
+    assert keys(ask("pull")) == told("pull")
     assert keys(ask("policy", "show")) == {field.name for field in dataclasses.fields(policy.Config)}
     assert keys(ask("policy", "calibrate")) == told("policy calibrate")
     assert keys(ask("doctor")) == told("doctor")

@@ -120,6 +120,40 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
         ("with `-n`", "files", "paths in the artifact"),
         ("with `-n`", "new_files", "of these, the files whose objects would be written"),
     ],
+    "remote list": [
+        ("each of the list", "name", "the remote"),
+        ("each of the list", "url", "where it is"),
+        ("each of the list", "default", "whether checkpoints go there"),
+    ],
+    "remote add": [
+        ("", "name", "the remote"),
+        ("", "url", "where it is"),
+        ("", "default", "whether checkpoints go there"),
+        ("", "can", "`ranges`, `listing`, `exclusive`: what the store was seen to do; null where nothing was done"),
+        ("", "dry_run", "whether nothing was done"),
+    ],
+    "push": [
+        ("", "to", "the git remote"),
+        ("", "remote", "the DVC remote; null if no object had to be looked at"),
+        ("", "refs", "full names of the refs that moved, or would"),
+        ("", "checkpoints", "ids of those that the other side did not have"),
+        ("", "objects", "how many objects were uploaded, or would be"),
+        ("", "bytes", "their size"),
+        ("", "dry_run", "whether nothing was done"),
+    ],
+    "fetch": [
+        ("", "to", "the git remote"),
+        ("", "refs", "full names of the refs that are new here or moved"),
+        ("", "dry_run", "whether nothing was done"),
+    ],
+    "pull": [
+        ("", "to", "the git remote"),
+        ("", "refs", "full names of the refs that are new here or moved"),
+        ("", "commit", "where the branch that is checked out went, or null"),
+        ("", "objects", "how many objects came"),
+        ("", "bytes", "their size"),
+        ("", "dry_run", "whether nothing was done"),
+    ],
     "note": [
         ("", "id", "the checkpoint id"),
         ("", "commit", "the git commit of the checkpoint"),
@@ -159,7 +193,12 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
     "status": [
         ("", "branch", "the branch that is checked out, or null"),
         ("", "head", "the commit that is checked out, or null"),
-        ("", "tracks", "track -> `checkpoint`, `workspace` (`clean`, `changed` or `missing`), `changed` (paths)"),
+        (
+            "",
+            "tracks",
+            "track -> `checkpoint`, `workspace` (`clean`, `earlier`, `changed` or `missing`), `changed` (paths), "
+            "`holds` (id of the earlier checkpoint that is there, or null)",
+        ),
         ("", "code", "`changed` and `untracked` paths outside of the checkpoints"),
     ],
     "diff": [

@@ -34,9 +34,9 @@ DOORS = {
     "pygit2": ("storage/history/",),
     "configobj": ("storage/dvc/",),
     "pathspec": ("storage/dvc/",),
-    "dvc": (),
+    "dvc": ("storage/dvc/remotes.py",),
     "dvc_data": (),
-    "dvc_objects": (),
+    "dvc_objects": ("storage/dvc/remotes.py",),
     "click": ("cli/",),
     "rich": ("cli/waiting.py",),
     "pydantic": ("domain/schema.py",),
@@ -138,6 +138,8 @@ def test_every_verb_has_its_porcelain_and_its_tests():
         "restore": "checkout",
         "diff": "compare",
         "policy": "calibrate",
+        "remote": "remotes",
+        "pull": "fetch",
     }
     alone = {"completion"}
     verbs = {p.stem for p in (PACKAGE / "cli").glob("*.py")} - {

@@ -13,6 +13,7 @@ from pygit2.enums import FileMode, ObjectType
 from ckptvcs.storage.history.repository import OURS, CommitId, Identity, git_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     import pygit2
@@ -32,14 +33,14 @@ class Chain:
     follows: bool
 
 
-def heads(history: History) -> dict[str, CommitId]:
+def heads(history: History, prefix: str = LEDGER) -> dict[str, CommitId]:
     """What every chain ends with, by writer, in the order of their names. It may be anything until it is read."""
     with git_errors("list the chains of the ledger"):
-        names = sorted(name for name in history.repo.references if name.startswith(LEDGER))
+        names = sorted(name for name in history.repo.references if name.startswith(prefix))
         targets = {name: history.repo.references.get(name) for name in names}
         # No symbolic refs: we make none, and one could lead anywhere.
         found = {name: ref.target for name, ref in targets.items() if ref is not None}
-    return {n.removeprefix(LEDGER): CommitId(str(oid)) for n, oid in found.items() if not isinstance(oid, str)}
+    return {n.removeprefix(prefix): CommitId(str(oid)) for n, oid in found.items() if not isinstance(oid, str)}
 
 
 def read(history: History, head: CommitId, *, after: CommitId | None = None, limit: int) -> Chain:
@@ -61,6 +62,14 @@ def read(history: History, head: CommitId, *, after: CommitId | None = None, lim
         data, following = _entry(history, following, limit)
         entries.append(data)
     return Chain(entries=tuple(reversed(entries)), follows=following is not None)
+
+
+def newest_first(history: History, head: CommitId, *, limit: int) -> Iterator[bytes]:
+    """The bytes of the entries of a chain from its end, each read when it is asked for; see `read`."""
+    following: CommitId | None = head
+    while following is not None:
+        data, following = _entry(history, following, limit)
+        yield data
 
 
 def read_one(history: History, commit: CommitId, *, limit: int) -> bytes:

@@ -262,7 +262,7 @@ class History:
     def commit(self, commit: CommitId) -> Commit:
         """Look at a commit."""
         with git_errors(f"read commit {commit[:10]}"):
-            return _commit(self.repo[commit].peel(ObjectType.COMMIT))
+            return as_commit(self.repo[commit].peel(ObjectType.COMMIT))
 
     def walk(self, tips: list[CommitId]) -> Iterator[Commit]:
         """Commits reachable from `tips`, children before their parents, newest first. Reads the whole history first."""
@@ -271,7 +271,7 @@ class History:
             for tip in tips:
                 walker.push(tip)
             for found in walker:
-                yield _commit(found)
+                yield as_commit(found)
 
     def newest_first(self, tips: list[CommitId]) -> Iterator[Commit]:
         """Commits reachable from `tips` by their time, as `git log` gives them, each read when it is asked for.
@@ -368,7 +368,8 @@ def _identity_in(config: pygit2.Config) -> tuple[str | None, str | None]:
     return name, email
 
 
-def _commit(found: pygit2.Commit) -> Commit:
+def as_commit(found: pygit2.Commit) -> Commit:
+    """A commit of libgit2 as a value."""
     zone = timezone(timedelta(minutes=found.commit_time_offset))
     return Commit(
         id=CommitId(str(found.id)),

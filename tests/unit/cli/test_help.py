@@ -16,7 +16,10 @@ from tests.support.world import World
 from tests.unit.cli.conftest import Ckpt
 
 TOP = [verb for verbs in VERBS.values() for verb in verbs]
-WRITERS = ["init", "commit", "merge", "note", "checkout", "restore", "branch", "tag", "export"]
+WRITERS = [
+    *("init", "commit", "merge", "note", "checkout", "restore", "branch", "tag", "export"),
+    *("remote add", "push", "fetch", "pull"),
+]
 
 
 def command(verb: str) -> click.Command:

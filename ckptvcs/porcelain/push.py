@@ -1,0 +1,254 @@
+"""Push: objects first, then refs and the ledger, all at once. No ref on the other side names what is not there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ckptvcs.digest import digest
+from ckptvcs.errors import NotFound, UsageError
+from ckptvcs.paths import printable
+from ckptvcs.porcelain import ledger
+from ckptvcs.porcelain.checkpoints import checkpoint_at, made_by, pointer_at, tracks_at
+from ckptvcs.porcelain.describe import ref_of
+from ckptvcs.porcelain.remotes import default_name, open_remote
+from ckptvcs.progress import Progress, silent
+from ckptvcs.storage import downloads
+from ckptvcs.storage.dvc import pointer
+from ckptvcs.storage.history import ancestry
+from ckptvcs.storage.history.ledger import LEDGER
+from ckptvcs.storage.history.repository import HEADS, TAGS, CommitId
+from ckptvcs.storage.history.transport import Git, RefUpdate
+from ckptvcs.storage.names import ObjectName, ObjectRef
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from ckptvcs.domain.checkpoint import Checkpoint
+    from ckptvcs.porcelain.repo import Repository
+    from ckptvcs.storage.remotes import Remote
+
+ORIGIN = "origin"
+_IDS_PER_ENTRY = 500
+"""Checkpoints that one entry of the ledger names at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushPlan:
+    """What a push would do."""
+
+    to: str
+    """The git remote."""
+    remote: Remote | None
+    """Where objects go; None if there are none to look at."""
+    updates: tuple[RefUpdate, ...]
+    checkpoints: tuple[Checkpoint, ...]
+    """Those that the other side does not know yet, newest first."""
+    needed: tuple[ObjectRef, ...]
+    """All of their objects."""
+    missing: tuple[ObjectRef, ...]
+    """Those that the remote does not have."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes to be uploaded."""
+        return sum(ref.nbytes for ref in self.missing)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.updates and not self.missing
+
+
+def plan_push(
+    repo: Repository,
+    names: Sequence[str] = (),
+    *,
+    to: str = ORIGIN,
+    remote: str | None = None,
+    everything: bool = False,
+    full: bool = False,
+) -> PushPlan:
+    """Look at everything, change nothing.
+
+    What the other side has is asked there: its refs say which checkpoints it knows, its store which objects it has.
+
+    Args:
+        repo: the repository.
+        names: branches and tags; the branch that is checked out if there are none.
+        to: the git remote.
+        remote: the DVC remote; None for the one of ckpt.yaml, or DVC's default.
+        everything: all branches and tags.
+        full: look at the objects of every checkpoint, not only of those that the git remote does not know yet.
+
+    Raises:
+        NotFound: no such branch, tag or remote.
+        MissingObject: an object is neither here nor there.
+    """
+    git = Git(repo.history, repo.around.variables)
+    theirs = git.list_refs(to)
+    refs = _refs(repo, names, everything=everything)
+    updates = [u for ref, oid in refs.items() if (u := _update(ref, oid, theirs)) is not None]
+    tips = {ref: CommitId(repo.history.tip(ref) or "") for ref in refs}
+    remote = remote or default_name(repo)
+    unsure = tips if full else _without_objects(repo, tips, theirs, remote)
+    checkpoints = tuple(
+        {
+            checkpoint.id: checkpoint
+            for known, some in (([], unsure), (list(theirs.values()), {u.ref: tips[u.ref] for u in updates}))
+            for checkpoint in _checkpoints(repo, list(some.values()), [CommitId(oid) for oid in known])
+        }.values()
+    )
+    updates += [u for ref, oid in _ledger(repo).items() if (u := _update(ref, oid, theirs)) is not None]
+    opened = open_remote(repo, remote) if checkpoints else None
+    needed = tuple({ref.name: ref for c in checkpoints for ref in _objects(repo, c)}.values())
+    there = opened.sizes([ref.name for ref in needed]) if opened is not None else {}
+    missing = {ref.name: ref for ref in needed if there.get(ref.name) != ref.nbytes}
+    lost = _lost(repo, checkpoints, missing, theirs)
+    checkpoints = tuple(checkpoint for checkpoint in checkpoints if checkpoint not in lost)
+    needed = tuple({ref.name: ref for c in checkpoints for ref in _objects(repo, c)}.values())
+    return PushPlan(
+        to=to,
+        remote=opened,
+        updates=tuple(updates),
+        checkpoints=checkpoints,
+        needed=needed,
+        missing=tuple(ref for ref in needed if ref.name in missing),
+        notes=tuple(
+            f"checkpoint {c.id[:10]} is at '{to}', and some of its objects are neither here nor in a store"
+            for c in lost
+        ),
+    )
+
+
+def _lost(
+    repo: Repository,
+    checkpoints: Sequence[Checkpoint],
+    missing: Mapping[ObjectName, ObjectRef],
+    theirs: Mapping[str, str],
+) -> list[Checkpoint]:
+    """Checkpoints that others see already, and that we cannot complete: no reason not to push ours."""
+
+    def is_here(ref: ObjectRef) -> bool:
+        return repo.objects.store.nbytes(ref.name) == ref.nbytes
+
+    incomplete = [c for c in checkpoints if any(r.name in missing and not is_here(r) for r in _objects(repo, c))]
+    tips = [tip for oid in theirs.values() if (tip := ancestry.commit_behind(repo.history, oid)) is not None]
+    return [c for c in incomplete if any(repo.history.is_ancestor(CommitId(c.commit), tip) for tip in tips)]
+
+
+def _without_objects(
+    repo: Repository, tips: Mapping[str, CommitId], theirs: Mapping[str, str], remote: str | None
+) -> dict[str, CommitId]:
+    """Those refs that the git remote has, whose checkpoints nobody pushed to the store: plain git brought them there."""
+    found = {}
+    for ref in tips.keys() & theirs.keys():
+        there = ancestry.commit_behind(repo.history, theirs[ref])
+        if there is None:
+            continue
+        held = [checkpoint_at(repo, there, track) for track in tracks_at(repo, there)]
+        ids = {checkpoint.id for checkpoint in held if checkpoint is not None}
+        if ids and not ledger.were_pushed(repo, ids, remote):
+            found[ref] = there
+    return found
+
+
+def _refs(repo: Repository, names: Sequence[str], *, everything: bool) -> dict[str, str]:
+    """The refs to push, and the git objects that they name."""
+    history = repo.history
+    if everything:
+        wanted = [HEADS + name for name in history.branches()] + [TAGS + tag.name for tag in history.tags()]
+    elif names:
+        wanted = [_ref(repo, name) for name in names]
+    else:
+        branch = history.head_branch()
+        if branch is None or history.tip(HEADS + branch) is None:
+            raise UsageError(
+                "nothing to push", why="no branch is checked out, or it has no commit", next_step="name a branch or tag"
+            )
+        wanted = [HEADS + branch]
+    return {ref: ancestry.target(history, ref) for ref in wanted}
+
+
+def _ref(repo: Repository, name: str) -> str:
+    for prefix in (HEADS, TAGS):
+        if repo.history.tip(prefix + name) is not None:
+            return prefix + name
+    raise NotFound(
+        f"no branch or tag '{printable(name)}'",
+        why="what is pushed is a name, which others can fetch",
+        next_step="run 'ckpt branch' and 'ckpt tag' to see which there are",
+    )
+
+
+def _update(ref: str, oid: str, theirs: Mapping[str, str]) -> RefUpdate | None:
+    return None if theirs.get(ref) == oid else RefUpdate(ref=ref, old=theirs.get(ref), new=oid)
+
+
+def _ledger(repo: Repository) -> dict[str, str]:
+    """The chain of this clone. Those of others are theirs to push: nobody is in anybody's way."""
+    writer = ledger.writer_id(repo)
+    head = repo.history.tip(LEDGER + writer) if writer else None
+    return {} if head is None else {f"{LEDGER}{writer}": head}
+
+
+def _checkpoints(repo: Repository, tips: Sequence[CommitId], known: Sequence[CommitId]) -> Iterator[Checkpoint]:
+    commits = list(ancestry.between(repo.history, tips, known))
+    tracks = sorted({track for tip in tips for track in tracks_at(repo, tip)})
+    for track in tracks:
+        yield from made_by(repo, iter(commits), track)
+
+
+def _objects(repo: Repository, checkpoint: Checkpoint) -> Iterator[ObjectRef]:
+    """Every object of a checkpoint, the list of its files last."""
+    yield from (ref_of(file) for file in checkpoint.manifest.all_files())
+    yield directory_of(repo, checkpoint)[0]
+
+
+def directory_of(repo: Repository, checkpoint: Checkpoint) -> tuple[ObjectRef, bytes]:
+    """The object that DVC finds the files of a checkpoint by, and its bytes, which follow from the manifest.
+
+    Raises:
+        BadManifest: the pointer of the checkpoint names another one.
+    """
+    named = pointer_at(repo, CommitId(checkpoint.commit), checkpoint.manifest.track)
+    data = pointer.directory_bytes({file.path: ObjectName(file.md5) for file in checkpoint.manifest.all_files()})
+    return ObjectRef(name=named.directory, nbytes=len(data), digest=digest(data)), data
+
+
+def execute(repo: Repository, plan: PushPlan, *, verify: bool = False, progress: Progress = silent) -> None:
+    """Do what the plan says. What arrived before an interruption stays there, and need not be uploaded again.
+
+    Args:
+        repo: the repository.
+        plan: from `plan_push`.
+        verify: read back what was uploaded, and what was there already.
+        progress: told about bytes that are uploaded or read back.
+
+    Raises:
+        MissingObject, WrongDigest: an object is missing here, or damaged; no ref was moved.
+        IntegrityError: an object did not arrive as it is; no ref was moved.
+        RefMoved: somebody pushed meanwhile.
+        StorageError: remote or store do not answer, or are full; no ref was moved.
+    """
+    if plan.remote is not None:
+        repo.objects.check(plan.missing)
+        plan.remote.upload(plan.missing, repo.objects.store, progress)
+        if verify:
+            downloads.verify(plan.remote, plan.needed, progress)
+    updates = list(plan.updates)
+    if plan.checkpoints and plan.remote is not None:
+        _tell(repo, plan, plan.remote.name)
+        chain = _ledger(repo)
+        updates = [u for u in updates if u.ref not in chain]
+        updates += [RefUpdate(ref=ref, old=None, new=oid) for ref, oid in chain.items()]
+    if updates:
+        Git(repo.history, repo.around.variables).push(plan.to, updates)
+
+
+def _tell(repo: Repository, plan: PushPlan, remote: str) -> None:
+    """Tell the ledger which checkpoints are in a remote now."""
+    ids = [checkpoint.id for checkpoint in plan.checkpoints]
+    for start in range(0, len(ids), _IDS_PER_ENTRY):
+        some = ids[start : start + _IDS_PER_ENTRY]
+        ledger.append(repo, ledger.PUSH, remote=remote, checkpoints=some, objects=len(plan.missing), bytes=plan.nbytes)

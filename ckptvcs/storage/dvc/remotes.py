@@ -1,0 +1,92 @@
+"""The door to DVC's remotes: their options and credentials are DVC's business, and so is opening their file systems."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ckptvcs.errors import BadConfig, NotFound, StorageError
+from ckptvcs.paths import printable
+
+if TYPE_CHECKING:
+    from ckptvcs.storage.dvc.config import DvcConfig
+
+
+def local_folder(root: Path, config: DvcConfig, name: str) -> Path | None:
+    """The folder of a remote on a local path; None for every other kind.
+
+    Args:
+        root: the folder that holds `.dvc`.
+        config: of the repository.
+        name: of the remote.
+    """
+    url = str(_options(config, name).get("url", ""))
+    if "://" in url:
+        return Path(url.removeprefix("file://")) if url.startswith("file://") else None
+    # DVC writes a relative path relative to its configuration file.
+    return (root / ".dvc" / Path(url).expanduser()).resolve() if url else None
+
+
+def open_filesystem(root: Path, config: DvcConfig, name: str) -> tuple[Any, str]:
+    """Open the file system of a remote, as fsspec has it, and say where in it DVC's objects are.
+
+    Args:
+        root: the folder that holds `.dvc`.
+        config: of the repository.
+        name: of the remote.
+
+    Raises:
+        NotFound: no remote has that name.
+        BadConfig: DVC cannot make sense of its options, or keeps no objects there.
+        StorageError: what it takes to open it is not installed, or it cannot be opened.
+    """
+    _options(config, name)
+    from dvc.config import Config, ConfigError
+    from dvc.exceptions import DvcException
+    from dvc.fs import get_cloud_fs
+    from dvc_objects.fs.errors import AuthError, RemoteMissingDepsError
+    from dvc_objects.fs.errors import ConfigError as FsConfigError
+
+    try:
+        cls, options, path = get_cloud_fs(Config(str(root / ".dvc")), name=name)
+        if options.get("version_aware") or options.get("worktree"):
+            raise BadConfig(
+                f"cannot use remote '{name}'",
+                why="it is version_aware or worktree: DVC keeps no objects there",
+                next_step="add another one with 'ckpt remote add'",
+            )
+        opened = cls(**options)
+        return opened.fs, opened.join(path, "files", "md5")
+    except (ImportError, RemoteMissingDepsError) as err:
+        raise StorageError(
+            f"cannot open remote '{name}'", why=_first_line(err), next_step=f"pip install 'dvc[{_kind(config, name)}]'"
+        ) from err
+    except (ConfigError, FsConfigError) as err:
+        raise BadConfig(
+            f"cannot open remote '{name}'", why=_first_line(err), next_step="see 'dvc remote modify --help'"
+        ) from err
+    except (DvcException, AuthError, OSError, ValueError) as err:
+        raise StorageError(
+            f"cannot open remote '{name}'",
+            why=_first_line(err),
+            next_step=f"try 'dvc push -r {name}', which opens it too",
+        ) from err
+
+
+def _options(config: DvcConfig, name: str) -> Any:
+    if name not in config.remotes:
+        there = ", ".join(sorted(config.remotes)) or "none"
+        raise NotFound(
+            f"no remote '{printable(name)}'",
+            why=f"DVC's configuration has {there}",
+            next_step="add it with 'ckpt remote add NAME URL'",
+        )
+    return config.remotes[name]
+
+
+def _kind(config: DvcConfig, name: str) -> str:
+    return str(_options(config, name).get("url", "")).partition("://")[0]
+
+
+def _first_line(err: Exception) -> str:
+    return printable(str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__)

@@ -1,0 +1,169 @@
+"""Refs of other clones, by the git program: it has the user's credentials, transports and hooks; libgit2 runs no hooks.
+
+https://libgit2.org/docs/reference/main/remote/ has no word of hooks: what a server refuses is refused over ssh and http
+alone, and a push to a folder would go around it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from ckptvcs.errors import NotFound, RefMoved, Refused, StorageError
+from ckptvcs.paths import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ckptvcs.storage.history.repository import CommitId, History
+
+_LATER: Final = ("fetch first", "non-fast-forward", "stale info", "failed to update ref", "cannot lock ref")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefUpdate:
+    """A ref that a push moves."""
+
+    ref: str
+    old: str | None
+    """What the other side has; None if it has no such ref."""
+    new: str
+
+
+class Git:
+    """The git program in one repository.
+
+    Args:
+        history: the repository.
+        variables: the environment, in which git finds its user's settings.
+    """
+
+    def __init__(self, history: History, variables: Mapping[str, str]) -> None:
+        self._history = history
+        self._variables = {**variables, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+
+    def remotes(self) -> list[str]:
+        """The names of the remotes that git knows."""
+        return sorted(name for name in self._history.repo.remotes.names() if name)
+
+    def list_refs(self, remote: str) -> dict[str, str]:
+        """Every ref of a remote, and the git object that it names.
+
+        Raises:
+            NotFound: git knows no such remote.
+            StorageError: it does not answer.
+        """
+        self._check(remote)
+        done = self._run("ls-remote", "--refs", "--quiet", "--", remote)
+        if done.returncode:
+            raise _no_answer(f"look at '{remote}'", done.stderr)
+        pairs = (line.split("\t", 1) for line in done.stdout.splitlines())
+        return {ref: oid for oid, ref in pairs}
+
+    def push(self, remote: str, updates: Sequence[RefUpdate]) -> None:
+        """Move refs of a remote, all of them or none.
+
+        Raises:
+            RefMoved: somebody was faster.
+            Refused: a hook or rule of the remote does not allow it.
+            StorageError: it does not answer.
+        """
+        self._check(remote)
+        doing = f"push to '{remote}'"
+        specs = [f"{update.new}:{update.ref}" for update in updates]
+        done = self._run("push", "--atomic", "--porcelain", "--", remote, *specs)
+        if done.returncode == 0:
+            return
+        rejected = [line for line in done.stdout.splitlines() if line.startswith("!")]
+        if rejected and any(word in " ".join(rejected) + done.stderr for word in _LATER):
+            raise RefMoved(
+                f"cannot {doing}",
+                why=f"it has something that this clone has not: {_reasons(rejected)}",
+                next_step="run 'ckpt pull', then push again",
+            )
+        if rejected:
+            raise Refused(
+                f"cannot {doing}", why=f"it does not allow that: {_reasons(rejected)}", next_step="ask who keeps it"
+            )
+        raise _no_answer(doing, done.stderr)
+
+    def fetch(self, remote: str, specs: Sequence[str] = ()) -> None:
+        """Fetch refs.
+
+        Args:
+            remote: where from.
+            specs: as `git fetch` takes them; none for those that are configured.
+
+        Raises:
+            RefMoved: a ref of ours would have to go back, such as a tag that was moved.
+            StorageError: it does not answer.
+        """
+        self._check(remote)
+        done = self._run("fetch", "--no-progress", "--no-auto-maintenance", "--", remote, *specs)
+        if done.returncode == 0:
+            return
+        rejected = [line for line in done.stderr.splitlines() if line.lstrip().startswith("!")]
+        if rejected:
+            raise RefMoved(
+                f"cannot fetch all from '{remote}'",
+                why=f"it has moved what does not move: {_reasons(rejected)}",
+                next_step="find out who did that, before you believe it",
+            )
+        raise _no_answer(f"fetch from '{remote}'", done.stderr)
+
+    def fast_forward(self, to: CommitId) -> None:
+        """Move the branch that is checked out to a commit ahead of it, with index and worktree.
+
+        Raises:
+            Refused: the commit is not ahead of it, or changes of the user would be overwritten.
+        """
+        done = self._run("merge", "--ff-only", "--quiet", to)
+        if done.returncode:
+            raise Refused(
+                "cannot fast-forward",
+                why=printable(" ".join(done.stderr.split()))[:300],
+                next_step="commit or stash what you changed; where both sides have commits, 'git merge' or 'git rebase'",
+            )
+
+    def _check(self, remote: str) -> None:
+        known = self.remotes()
+        if remote not in known:
+            raise NotFound(
+                f"no git remote '{printable(remote)}'",
+                why=f"git knows {', '.join(known) or 'none'}",
+                next_step=f"git remote add {printable(remote)} URL",
+            )
+
+    def _run(self, *args: str) -> subprocess.CompletedProcess[str]:
+        try:
+            return subprocess.run(
+                ["git", *args],
+                cwd=self._history.root,
+                env=self._variables,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+            )
+        except FileNotFoundError as err:
+            raise StorageError("cannot run git", why="there is no such program", next_step="install git") from err
+
+
+def _reasons(rejected: Sequence[str]) -> str:
+    told = [line.lstrip(" !\t").split("\t") for line in rejected if "(atomic push failed)" not in line]
+    # Of a push: `COMMIT:REF`, a tab, why. Of a fetch it is for people, and stays.
+    words = [
+        f"{one[0].rpartition(':')[2]} {' '.join(one[1:])}" if len(one) > 1 else " ".join(one[0].split()) for one in told
+    ]
+    return printable("; ".join(words))[:300]
+
+
+def _no_answer(doing: str, stderr: str) -> StorageError:
+    said = [line for line in stderr.splitlines() if line.strip() and not line.startswith(("hint:", "To "))]
+    return StorageError(
+        f"cannot {doing}",
+        why=printable("; ".join(said))[:300] or "git says nothing",
+        next_step="check that the remote is there and may be used: 'git ls-remote'",
+    )

@@ -1,0 +1,351 @@
+"""Remotes: objects in DVC's layout, on a local folder or any file system that DVC opens.
+
+An upload counts when the store has shown what it can prove of it. What is downloaded has its name only when its BLAKE3 is
+right; that is the business of the store that it goes to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from ckptvcs.digest import digest_of_parts, short
+from ckptvcs.errors import CkptvcsError, IntegrityError, StorageError
+from ckptvcs.paths import printable
+from ckptvcs.storage import files
+from ckptvcs.storage.ingest import NewObject
+from ckptvcs.storage.names import DIR_SUFFIX, ObjectName
+from ckptvcs.storage.objects import LocalStore, missing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+    from ckptvcs.progress import Progress
+    from ckptvcs.storage.names import ObjectRef
+
+T = TypeVar("T")
+
+_THROWAWAY: Final = b"ckptvcs tries what this store can do"
+PARALLEL: Final = 16
+PIECE: Final = 8 << 20
+_ATTEMPTS: Final = 4
+_FEW: Final = 128
+"""Objects that are asked for one by one; of more, the folders are listed that they lie in."""
+
+_OBJECT_STORES: Final = {"s3", "s3a", "gs", "gcs", "abfs", "az", "abfss", "adl", "oss"}
+"""There an upload appears as a whole; elsewhere it is given its name when it is complete."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What a store was seen to do."""
+
+    ranges: bool
+    """Parts of an object can be read."""
+    listing: bool
+    """It tells what it holds."""
+    exclusive: bool
+    """Of two who make one name, the second is told."""
+    clock_s: float | None
+    """How many seconds its clock is ahead of ours, if it says what time it is."""
+
+
+class Remote(Protocol):
+    """Objects somewhere else.
+
+    Guarantees: when `upload` returns, the store has every object in full, as far as it can prove. What is under a name in a
+    remote is believed by nobody who reads it.
+    """
+
+    name: str
+
+    def sizes(self, names: Collection[ObjectName]) -> dict[ObjectName, int]:
+        """Which of these objects are there, and how many bytes each has."""
+
+    def upload(self, refs: Sequence[ObjectRef], source: LocalStore, progress: Progress) -> None:
+        """Store objects that the local store has; they were verified there."""
+
+    def read(self, name: ObjectName, start: int, end: int) -> bytes:
+        """A range of an object.
+
+        Raises:
+            MissingObject: it is not there.
+        """
+
+    def probe(self, now: float) -> Probe:
+        """Try what the store can do, with a throw-away object; `now` in seconds since the epoch.
+
+        Raises:
+            StorageError: it cannot be written to or read.
+        """
+
+
+class FolderRemote:
+    """A remote on a local path, which may be a network share.
+
+    Args:
+        name: of the remote.
+        store: its objects.
+    """
+
+    def __init__(self, name: str, store: LocalStore) -> None:
+        self.name = name
+        self._store = store
+
+    def sizes(self, names: Collection[ObjectName]) -> dict[ObjectName, int]:
+        return {name: size for name in names if (size := self._store.nbytes(name)) is not None}
+
+    def upload(self, refs: Sequence[ObjectRef], source: LocalStore, progress: Progress) -> None:
+        self._store.put([_copy_of(ref, source) for ref in refs], progress)
+
+    def read(self, name: ObjectName, start: int, end: int) -> bytes:
+        if self._store.nbytes(name) is None:
+            raise missing(name, f"remote '{self.name}'")
+        with self._store.open(name) as file:
+            file.seek(start)
+            return file.read(end - start)
+
+    def probe(self, now: float) -> Probe:
+        ref = self._store.put([NewObject(lambda: [_THROWAWAY], len(_THROWAWAY))])[0]
+        path = self._store.path(ref.name)
+        clock_s = path.stat().st_mtime - now
+        ranges = self.read(ref.name, 1, 3) == _THROWAWAY[1:3]
+        self._store.delete(ref.name)
+        return Probe(ranges=ranges, listing=True, exclusive=True, clock_s=clock_s)
+
+
+def _copy_of(ref: ObjectRef, source: LocalStore) -> NewObject:
+    suffix = DIR_SUFFIX if ref.name.endswith(DIR_SUFFIX) else ""
+    return NewObject(lambda: source.read(ref.name), ref.nbytes, suffix, ref)
+
+
+class FilesystemRemote:
+    """A remote on a file system of fsspec.
+
+    Args:
+        name: of the remote.
+        fs: the file system, as DVC opened it.
+        root: where DVC's objects are in it.
+    """
+
+    def __init__(self, name: str, fs: Any, root: str) -> None:
+        self.name = name
+        self._fs = fs
+        self._root = root.rstrip("/")
+        protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+        self._appears_whole = bool(protocols & _OBJECT_STORES)
+        self._lists = not protocols & {"http", "https"}
+        self._tags_are_md5 = "s3" in protocols
+        self._made: set[str] = set()
+
+    def _path(self, name: ObjectName) -> str:
+        return f"{self._root}/{name[:2]}/{name[2:]}"
+
+    # ---- looking
+
+    def sizes(self, names: Collection[ObjectName]) -> dict[ObjectName, int]:
+        wanted = set(names)
+        self._fs.invalidate_cache()
+        if len(wanted) <= _FEW or not self._lists:
+            found = dict(zip(wanted, self._each(self._size, wanted), strict=True))
+            return {name: size for name, size in found.items() if size is not None}
+        listed: dict[ObjectName, int] = {}
+        for entries in self._each(self._list, {name[:2] for name in wanted}):
+            listed.update(entries)
+        return {name: size for name, size in listed.items() if name in wanted}
+
+    def _size(self, name: ObjectName) -> int | None:
+        info = self._info(name)
+        return None if info is None else int(info["size"])
+
+    def _info(self, name: ObjectName) -> Any:
+        def look() -> Any:
+            try:
+                return self._fs.info(self._path(name))
+            except FileNotFoundError:
+                return None
+
+        return self._patiently(f"look at object {short(name)}", look)
+
+    def _list(self, folder: str) -> dict[ObjectName, int]:
+        def look() -> Any:
+            try:
+                return self._fs.ls(f"{self._root}/{folder}", detail=True)
+            except FileNotFoundError:
+                return []
+
+        entries = self._patiently("list its objects", look)
+        return {ObjectName(folder + e["name"].rstrip("/").rpartition("/")[2]): int(e["size"] or 0) for e in entries}
+
+    # ---- upload
+
+    def upload(self, refs: Sequence[ObjectRef], source: LocalStore, progress: Progress) -> None:
+        def one(ref: ObjectRef) -> None:
+            self._upload(ref, source)
+            progress(ref.nbytes)
+
+        # What others take for complete when they see it goes last: a directory names its files.
+        for last in (False, True):
+            list(self._each(one, [ref for ref in refs if ref.name.endswith(DIR_SUFFIX) is last]))
+
+    def _upload(self, ref: ObjectRef, source: LocalStore) -> None:
+        local, final = str(source.path(ref.name)), self._path(ref.name)
+        doing = f"upload object {short(ref.name)}"
+        if self._appears_whole:
+            self._patiently(doing, lambda: self._fs.put_file(local, final))
+        else:
+            self._make_folder(final.rpartition("/")[0])
+            tmp = f"{self._root}/{files.tmp_name()}"  # DVC ignores what lies beside its folders
+            try:
+                self._patiently(doing, lambda: self._fs.put_file(local, tmp))
+                self._patiently(doing, lambda: self._rename(tmp, final, ref))
+            except BaseException:
+                with contextlib.suppress(Exception):  # the first error is on its way already
+                    self._fs.rm_file(tmp)
+                raise
+        self._check_arrival(ref)
+
+    def _rename(self, tmp: str, final: str, ref: ObjectRef) -> None:
+        try:
+            self._fs.mv(tmp, final)
+        except OSError:
+            size = self._size(ref.name)
+            if size is None:
+                raise
+            if size == ref.nbytes:  # the answer to a rename was lost, or somebody else uploaded it meanwhile
+                with contextlib.suppress(FileNotFoundError):
+                    self._fs.rm_file(tmp)
+                return
+            self._fs.rm_file(final)  # SFTP renames onto nothing that is there, and this one is cut short
+            self._fs.mv(tmp, final)
+
+    def _make_folder(self, folder: str) -> None:
+        if folder not in self._made:
+            self._patiently("make a folder", lambda: self._fs.makedirs(folder, exist_ok=True))
+            self._made.add(folder)
+
+    def _check_arrival(self, ref: ObjectRef) -> None:
+        """Believe an upload only for what the store shows: its size, and the MD5 where it computes one."""
+        self._fs.invalidate_cache(self._path(ref.name))
+        info = self._info(ref.name) or {}
+        if info.get("size") != ref.nbytes or not self._is_tagged(ref, info):
+            raise IntegrityError(
+                f"object {short(ref.name)} did not arrive at remote '{self.name}'",
+                why=f"there it has {info.get('size', 'no')} bytes, here {ref.nbytes}",
+                next_step="run the command again; if it says the same, look at the store",
+                object=ref.name,
+                remote=self.name,
+            )
+
+    def _is_tagged(self, ref: ObjectRef, info: Mapping[str, Any]) -> bool:
+        """Whether the store's own digest is right, as far as it has one.
+
+        On S3 the ETag of what was uploaded in one piece is its MD5, unless the bucket encrypts with keys of its own: then it
+        looks like one, and only reading the object back tells.
+        """
+        tag = str(info.get("ETag", "")).strip('"')
+        if not self._tags_are_md5 or not re.fullmatch("[0-9a-f]{32}", tag) or tag == ref.name[:32]:
+            return True
+        pieces = (self.read(ref.name, at, min(at + PIECE, ref.nbytes)) for at in range(0, max(ref.nbytes, 1), PIECE))
+        self._tags_are_md5 = False
+        return digest_of_parts(pieces) == ref.digest
+
+    # ---- download
+
+    def read(self, name: ObjectName, start: int, end: int) -> bytes:
+        def look() -> bytes:
+            try:
+                return bytes(self._fs.cat_file(self._path(name), start=start, end=end))
+            except FileNotFoundError as err:
+                raise missing(name, f"remote '{self.name}'") from err
+
+        return self._patiently(f"read object {short(name)}", look)
+
+    # ---- what it can do
+
+    def probe(self, now: float) -> Probe:
+        path = f"{self._root}/{files.tmp_name()}"
+        if not self._appears_whole:
+            self._make_folder(self._root)
+        self._patiently("write", lambda: self._fs.pipe_file(path, _THROWAWAY))
+        try:
+            info = self._patiently("look", lambda: self._fs.info(path))
+            ranges = self._patiently("read", lambda: self._fs.cat_file(path, start=1, end=3)) == _THROWAWAY[1:3]
+            return Probe(
+                ranges=ranges,
+                listing=self._lists and self._is_listed(path),
+                exclusive=self._refuses_a_second(path),
+                clock_s=_timestamp(info, now),
+            )
+        finally:
+            self._fs.rm_file(path)
+
+    def _is_listed(self, path: str) -> bool:
+        self._fs.invalidate_cache()
+        folder, _, name = path.rpartition("/")
+        return any(entry["name"].endswith(name) for entry in self._fs.ls(folder, detail=True))
+
+    def _refuses_a_second(self, path: str) -> bool:
+        try:
+            self._fs.pipe_file(path, _THROWAWAY, mode="create")
+        except (FileExistsError, OSError):
+            return True
+        except (TypeError, ValueError, NotImplementedError):
+            return False
+        return False
+
+    # ---- patience
+
+    def _each(self, action: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
+        with ThreadPoolExecutor(PARALLEL, "ckptvcs-remote") as pool:
+            futures = [pool.submit(action, item) for item in items]
+            try:
+                for future in futures:
+                    yield future.result()
+            finally:
+                for future in futures:
+                    future.cancel()
+
+    def _patiently(self, doing: str, action: Callable[[], T]) -> T:
+        """Do something over a network, again where it failed for no reason that stays.
+
+        Raises:
+            StorageError: it failed each time.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                return action()
+            except CkptvcsError:
+                raise
+            except PermissionError as err:
+                raise self._failed(doing, err, "check the credentials: 'dvc remote modify --help'") from err
+            except Exception as err:
+                if attempt == _ATTEMPTS - 1:
+                    raise self._failed(doing, err, "run the command again: it goes on where it was") from err
+                time.sleep(0.2 * 4**attempt)
+        raise AssertionError("unreachable")
+
+    def _failed(self, doing: str, err: Exception, next_step: str) -> StorageError:
+        said = str(err).strip() or type(err).__name__
+        return StorageError(
+            f"cannot {doing} at remote '{self.name}'",
+            why=printable(said.splitlines()[0])[:300],
+            next_step=next_step,
+            remote=self.name,
+        )
+
+
+def _timestamp(info: Any, now: float) -> float | None:
+    """How far ahead the clock is that wrote the time of a file."""
+    for key in ("LastModified", "last_modified", "mtime", "modified"):
+        value = info.get(key)
+        if isinstance(value, datetime):
+            return value.timestamp() - now
+        if isinstance(value, (int, float)):
+            return float(value) - now
+    return None

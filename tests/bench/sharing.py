@@ -1,0 +1,89 @@
+"""What a push costs: where nothing is new, by the length of history; and of thousands of small objects, against `dvc push`."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from pathlib import Path
+
+from tests.bench.ground import PYTHON, repository, shell
+from tests.bench.history import long_history
+from tests.bench.timing import Candidate, race
+
+CKPT = f"{sys.executable} -m ckptvcs"
+OBJECTS = 2000
+OBJECT_BYTES = 50_000
+
+Options = dict[str, str]
+"""Options of a DVC remote, without its URL."""
+
+
+def connect(root: Path, url: str, options: Options) -> None:
+    """Give a repository a bare one and a store."""
+    hub = root.with_name(f"{root.name}.git")
+    shell(f"git init -q --bare -b main {hub} && git remote add origin {hub}", root)
+    shell(f"{PYTHON} dvc remote add -q -d store {url}", root)
+    for name, value in options.items():
+        shell(f"{PYTHON} dvc remote modify -q store {name} {value}", root)
+    shell("git commit -qam store", root)
+
+
+def nothing_new(folder: Path, url: str, options: Options) -> list[Candidate]:
+    """`ckpt push` of what was pushed, with 20 and with 2,000 checkpoints."""
+    candidates = []
+    for count in (20, 2000):
+        root = folder / f"history-{count}"
+        long_history(root, count)
+        connect(root, f"{url}/{count}", options)
+        shell(f"{CKPT} push", root)
+        candidates.append(Candidate(f"{count:,} checkpoints", lambda root=root: shell(f"{CKPT} push", root)))
+    race(candidates, scratch=folder, nbytes=0, rounds=7)
+    return candidates
+
+
+def small_objects(folder: Path, url: str, options: Options) -> list[Candidate]:
+    """A first push of 2,000 objects of 50 KB, each a process that starts cold; ours verifies each on arrival, DVC's none."""
+    root = folder / "small"
+    repository(root).close()
+    for number in range(OBJECTS):
+        path = root / "data" / str(number)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(os.urandom(OBJECT_BYTES))
+    shell(f"{PYTHON} dvc add -q data && git add data.dvc .gitignore && git commit -qm data", root)
+    connect(root, url, options)
+    fresh = itertools.count()
+
+    def elsewhere() -> None:
+        shell(f"{PYTHON} dvc remote modify -q store url {url}/{next(fresh)}", root)
+
+    candidates = [
+        Candidate("`dvc push`", lambda: shell(f"{PYTHON} dvc push -q data.dvc", root), before=elsewhere),
+        Candidate("ckptvcs", lambda: shell(f"{PYTHON} tests.bench.sharing {root}", Path.cwd()), before=elsewhere),
+    ]
+    race(candidates, scratch=folder, nbytes=0, rounds=3)
+    return candidates
+
+
+def upload(root: Path) -> None:
+    """What a push does with the objects of a checkpoint; here, with all that the cache holds."""
+    from blake3 import blake3
+
+    from ckptvcs.digest import Digest
+    from ckptvcs.porcelain.remotes import open_remote
+    from ckptvcs.porcelain.repo import Repository
+    from ckptvcs.progress import silent
+    from ckptvcs.storage.names import ObjectRef
+
+    repo = Repository.open(root)
+    store = repo.objects.store
+    data = {name: b"".join(store.read(name)) for name in store.names()}
+    refs = [ObjectRef(name=n, nbytes=len(d), digest=Digest(blake3(d).hexdigest())) for n, d in data.items()]
+    remote = open_remote(repo)
+    there = remote.sizes([ref.name for ref in refs])
+    repo.objects.check(refs)
+    remote.upload([ref for ref in refs if there.get(ref.name) != ref.nbytes], store, silent)
+
+
+if __name__ == "__main__":
+    upload(Path(sys.argv[1]))

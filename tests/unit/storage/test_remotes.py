@@ -1,0 +1,195 @@
+"""Remotes: what arrives is checked, what fails for a moment is tried again, what comes is whole or has no name."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from ckptvcs.errors import IntegrityError, MissingObject, StorageError, WrongDigest
+from ckptvcs.progress import silent
+from ckptvcs.storage import downloads, remotes
+from ckptvcs.storage.ingest import NewObject
+from ckptvcs.storage.names import DIR_SUFFIX, ObjectName, ObjectRef
+from ckptvcs.storage.objects import LocalStore
+from ckptvcs.storage.remotes import FilesystemRemote, FolderRemote, Remote
+
+DATA = [random.Random(n).randbytes(size) for n, size in enumerate([0, 1, 5000, 70_000])]
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remotes.time, "sleep", lambda _: None)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "here")
+
+
+@pytest.fixture
+def refs(here: LocalStore) -> list[ObjectRef]:
+    return here.put([NewObject(lambda data=data: [data], len(data)) for data in DATA])
+
+
+@pytest.fixture
+def fs() -> MemoryFileSystem:
+    found = MemoryFileSystem(skip_instance_cache=True)
+    found.store.clear()
+    return found
+
+
+@pytest.fixture(params=["folder", "filesystem"])
+def remote(request: pytest.FixtureRequest, tmp_path: Path, fs: MemoryFileSystem) -> Remote:
+    if request.param == "folder":
+        return FolderRemote("r", LocalStore(tmp_path / "there"))
+    return FilesystemRemote("r", fs, "/there")
+
+
+def test_what_was_uploaded_comes_back(remote: Remote, here: LocalStore, refs: list[ObjectRef], tmp_path: Path):
+    assert remote.sizes([ref.name for ref in refs]) == {}
+    told: list[int] = []
+
+    remote.upload(refs, here, told.append)
+    back = LocalStore(tmp_path / "back")
+    downloads.download(remote, refs, back, silent)
+    downloads.verify(remote, refs, silent)
+
+    assert remote.sizes([ref.name for ref in refs]) == {ref.name: ref.nbytes for ref in refs}
+    assert sum(told) == sum(map(len, DATA))
+    assert {name: b"".join(back.read(name)) for name in back.names()} == {
+        ref.name: data for ref, data in zip(refs, DATA, strict=True)
+    }
+
+
+def test_pieces_come_in_order(remote: Remote, here: LocalStore, refs: list[ObjectRef], tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(downloads, "PIECE", 1000)
+    remote.upload(refs, here, silent)
+
+    downloads.download(remote, refs, LocalStore(tmp_path / "back"), silent)
+
+
+def test_of_many_the_folders_are_listed(fs: MemoryFileSystem, here: LocalStore, refs: list[ObjectRef], monkeypatch):
+    remote = FilesystemRemote("r", fs, "/there")
+    remote.upload(refs, here, silent)
+    monkeypatch.setattr(remotes, "_FEW", 2)
+
+    wanted = [*(ref.name for ref in refs), ObjectName("0" * 32)]
+
+    assert remote.sizes(wanted) == {ref.name: ref.nbytes for ref in refs}
+
+
+def test_the_list_of_files_goes_last(fs: MemoryFileSystem, here: LocalStore, refs: list[ObjectRef]):
+    (directory,) = here.put([NewObject(lambda: [b"[]"], 2, DIR_SUFFIX)])
+    order: list[str] = []
+    moved = fs.mv
+
+    def mv(source: str, target: str, **options: Any) -> None:
+        order.append(target)
+        moved(source, target, **options)
+
+    fs.mv = mv
+    FilesystemRemote("r", fs, "/there").upload([directory, *refs], here, silent)
+
+    assert order[-1].endswith(".dir")
+
+
+def test_what_fails_for_a_moment_is_tried_again(fs: MemoryFileSystem, here: LocalStore, refs: list[ObjectRef]):
+    failures = iter([True, True, True, False] * 100)
+    put = fs.put_file
+
+    def put_file(*args: Any, **options: Any) -> None:
+        if next(failures):
+            raise ConnectionResetError("gone")
+        put(*args, **options)
+
+    fs.put_file = put_file
+    FilesystemRemote("r", fs, "/there").upload(refs[:1], here, silent)
+
+
+@pytest.mark.parametrize(
+    ("err", "next_step"), [(TimeoutError("slow"), "goes on where it was"), (PermissionError("no"), "credentials")]
+)
+def test_what_fails_for_good_is_told(
+    fs: MemoryFileSystem, here: LocalStore, refs: list[ObjectRef], err: Exception, next_step: str
+):
+    def put_file(*_: Any, **__: Any) -> None:
+        raise err
+
+    fs.put_file = put_file
+
+    with pytest.raises(StorageError, match=r"cannot upload object .* at remote 'r'") as caught:
+        FilesystemRemote("r", fs, "/there").upload(refs, here, silent)
+
+    assert next_step in caught.value.next_step
+    assert not fs.find("/there")
+
+
+def test_what_arrives_short_is_noticed(fs: MemoryFileSystem, here: LocalStore, refs: list[ObjectRef]):
+    def put_file(local: str, target: str, **_: Any) -> None:
+        fs.pipe_file(target, Path(local).read_bytes()[:-1])
+
+    fs.put_file = put_file
+
+    with pytest.raises(IntegrityError, match="did not arrive at remote 'r'"):
+        FilesystemRemote("r", fs, "/there").upload(refs[-1:], here, silent)
+
+
+@pytest.mark.parametrize("tag", ["", "0" * 32, "x-2"])
+def test_a_digest_of_the_store_that_is_another_is_answered_by_reading_back(
+    fs: MemoryFileSystem, here: LocalStore, refs: list[ObjectRef], tag: str
+):
+    """A bucket that encrypts with keys of its own has ETags that look like MD5, and are none."""
+    info = fs.info
+    fs.info = lambda path: {**info(path), "ETag": f'"{tag}"'}
+    fs.protocol = "s3"
+    remote = FilesystemRemote("r", fs, "/there")
+    remote.upload(refs, here, silent)
+
+    def put_file(local: str, target: str, **_: Any) -> None:
+        fs.pipe_file(target, bytes(len(Path(local).read_bytes())))
+
+    fs.put_file = put_file
+    other = FilesystemRemote("r", fs, "/other")
+    if tag == "0" * 32:
+        with pytest.raises(IntegrityError, match="did not arrive"):
+            other.upload(refs[-1:], here, silent)
+
+
+@pytest.mark.parametrize("harm", ["flip", "short", "empty"])
+def test_what_is_wrong_there_gets_no_name_here(
+    fs: MemoryFileSystem, here: LocalStore, refs: list[ObjectRef], tmp_path: Path, harm: str
+):
+    remote, bad = FilesystemRemote("r", fs, "/there"), refs[2]
+    remote.upload(refs, here, silent)
+    path = f"/there/{bad.name[:2]}/{bad.name[2:]}"
+    data = fs.cat_file(path)
+    fs.pipe_file(path, {"flip": bytes([data[0] ^ 1]) + data[1:], "short": data[:-1], "empty": b""}[harm])
+    back = LocalStore(tmp_path / "back")
+
+    with pytest.raises(WrongDigest, match=f"what remote 'r' has as object {bad.name[:10]} is something else") as caught:
+        downloads.download(remote, refs, back, silent)
+
+    assert caught.value.facts["object"] == bad.name
+    assert bad.name not in set(back.names())
+    assert not list(back.root.glob(".ckptvcs-*.tmp"))
+    with pytest.raises(WrongDigest):
+        downloads.verify(remote, refs, silent)
+
+
+def test_what_is_not_there_is_missing(remote: Remote, refs: list[ObjectRef], tmp_path: Path):
+    with pytest.raises(MissingObject):
+        downloads.download(remote, refs, LocalStore(tmp_path / "back"), silent)
+
+
+def test_what_a_store_can_do_is_seen_and_leaves_nothing(remote: Remote, fs: MemoryFileSystem, tmp_path: Path):
+    probe = remote.probe(time.time())
+
+    assert (probe.ranges, probe.listing) == (True, True)
+    assert probe.clock_s is None or abs(probe.clock_s) < 60
+    assert not fs.find("/there")
+    assert not [p for p in (tmp_path / "there").rglob("*") if p.is_file()]
