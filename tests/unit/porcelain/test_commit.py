@@ -516,7 +516,6 @@ def test_hyperparameters_are_values_of_json(repo: Repo, state, params: dict[Any,
         {"run": "r\udcff", "branch": "main"},
         {"command": ["train.py", "\udcff"]},
         {"step": 2**70},
-        {"step": -1},
         {"epoch": 2**70},
         {"params": {"x" * 10_000: "y" * 10_000}},
     ],
@@ -786,3 +785,8 @@ def test_eight_processes_that_commit_to_one_branch_lose_nothing(world: World, py
     assert sorted((m["params"]["who"], m["step"]) for m in found) == [(f"w{w}", n) for w in range(8) for n in range(3)]
     assert world.git("rev-list", "--count", "main") == "25"
     assert world.git("status", "--porcelain") == ""
+
+
+def test_a_step_is_a_whole_number_from_0_on(repo: Repo, state: State):
+    with pytest.raises(UsageError, match="from 0 on"):
+        repo.commit(state(1), step=-1)
