@@ -787,6 +787,6 @@ def test_eight_processes_that_commit_to_one_branch_lose_nothing(world: World, py
     assert world.git("status", "--porcelain") == ""
 
 
-def test_a_step_is_a_whole_number_from_0_on(repo: Repo, state: State):
+def test_a_step_is_a_whole_number_from_0_on(repo: Repo, state):
     with pytest.raises(UsageError, match="from 0 on"):
         repo.commit(state(1), step=-1)
