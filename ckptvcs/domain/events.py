@@ -73,6 +73,11 @@ def is_writer(text: str) -> bool:
     return _WRITER.match(text) is not None
 
 
+def is_time(text: str) -> bool:
+    """Whether a text is a time as entries have it: UTC, microseconds, so that texts sort as times do."""
+    return _TIME.match(text) is not None
+
+
 def facts_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """Facts such that JSON can say them: NaN and infinities become words, tuples lists."""
     facts = sayable(dict(values))
@@ -153,7 +158,7 @@ def _check(event: Event) -> None:
         (not 1 <= event.n < _MAX_N, "its number is not 1 or more"),
         ((event.prev == "") != (event.n == 1), "the first entry, and no other, has nothing before it"),
         (event.prev != "" and not is_digest(event.prev), "'prev' is no SHA-256"),
-        (not _TIME.match(event.time), "its time is not UTC with microseconds"),
+        (not is_time(event.time), "its time is not UTC with microseconds"),
         (not _OP.match(event.op), "'op' is no word"),
         (len(event.actor) > 64, "'actor' is too long"),
         (len(event.seen) > MAX_SEEN or event.writer in event.seen, "'seen' names too many chains, or its own"),

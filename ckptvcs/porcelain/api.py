@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.errors import UsageError
-from ckptvcs.porcelain import checkout, commit, compare, exchange, incoming, ledger, load, log, note, refs, status
+from ckptvcs.porcelain import account, checkout, commit, compare, exchange, incoming, load, log, note, refs, status
 from ckptvcs.porcelain.checkpoints import locate, require_checkpoint
 from ckptvcs.porcelain.describe import Options
 from ckptvcs.porcelain.init import execute as execute_init
@@ -195,7 +195,7 @@ class Repo:
     def show(self, revision: str = "HEAD", *, track: str | None = None) -> Checkpoint:
         """The checkpoint that a revision means."""
         found = require_checkpoint(self._repo, revision, track or self._repo.config.track)
-        return ledger.with_late(self._repo, found)[0]
+        return account.with_late(self._repo, found)[0]
 
     def diff(self, before: str, after: str, *, values: bool = False) -> compare.Compared:
         """What changed between two checkpoints."""

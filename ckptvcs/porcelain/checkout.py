@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ckptvcs.errors import NotFound, Refused, Unsaved, UsageError, WouldOverwrite
 from ckptvcs.paths import printable
-from ckptvcs.porcelain import ledger
+from ckptvcs.porcelain import account
 from ckptvcs.porcelain.checkpoints import checkpoint_at, locate, pointer_at, require_checkpoint, tracks_at
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.following import locked
@@ -95,7 +95,7 @@ def plan_checkout(repo: Repository, revision: str, *, new_branch: str | None = N
     worktree.refuse_unless_plain(repo.history, commit)
     head, tracks = repo.history.head(), tracks_at(repo, commit)
     found = [checkpoint_at(repo, commit, track) for track in tracks]
-    checkpoints = ledger.with_late(repo, *(checkpoint for checkpoint in found if checkpoint is not None))
+    checkpoints = account.with_late(repo, *(checkpoint for checkpoint in found if checkpoint is not None))
     gone = set(tracks_at(repo, head) if head else ()) - set(tracks)
     return _checked(
         repo,
@@ -128,7 +128,7 @@ def plan_restore(
         Unsaved, WouldOverwrite: something would be lost.
         IntegrityError: an object is missing or damaged.
     """
-    (checkpoint,) = ledger.with_late(repo, require_checkpoint(repo, revision, track or repo.config.track))
+    (checkpoint,) = account.with_late(repo, require_checkpoint(repo, revision, track or repo.config.track))
     names = [_component_name(checkpoint, name) for name in components]
     where = repo.workspace(checkpoint.manifest.track) if to is None else _outside(to)
     whole = _placement(repo, checkpoint, where)

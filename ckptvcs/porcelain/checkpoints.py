@@ -10,7 +10,7 @@ from ckptvcs.domain import revisions
 from ckptvcs.domain.checkpoint import Checkpoint
 from ckptvcs.errors import AmbiguousRevision, BadManifest, NotFound, UsageError
 from ckptvcs.paths import printable
-from ckptvcs.porcelain import ledger
+from ckptvcs.porcelain import account
 from ckptvcs.storage.dvc.pointer import Pointer, read_pointer
 from ckptvcs.storage.history.repository import HEADS, BlobId, Commit, CommitId
 
@@ -139,7 +139,7 @@ def locate(repo: Repository, text: str, track: str) -> CommitId:
     elif isinstance(revision, revisions.AtStep):
         found = next((c for c in line(repo, tip, track) if c.manifest.step == revision.step), None)
     else:
-        late = ledger.read_late(repo)
+        late = account.read(repo)
         found = _best(repo, [late.on(checkpoint) for checkpoint in line(repo, tip, track)], revision.metric)
     if found is None:
         raise NotFound(

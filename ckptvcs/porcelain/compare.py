@@ -12,7 +12,7 @@ from ckptvcs.domain.compare import Difference, compare
 from ckptvcs.errors import IntegrityError
 from ckptvcs.formats import dtypes
 from ckptvcs.formats.reading import Artifact
-from ckptvcs.porcelain import ledger
+from ckptvcs.porcelain import account
 from ckptvcs.porcelain.checkpoints import require_checkpoint
 from ckptvcs.porcelain.load import open_component_file
 from ckptvcs.porcelain.show import tables
@@ -73,7 +73,7 @@ def diff(
         IntegrityError: values were asked for, and an object is missing or damaged.
     """
     found = (require_checkpoint(repo, revision, track or repo.config.track) for revision in (before, after))
-    one, other = ledger.with_late(repo, *found)
+    one, other = account.with_late(repo, *found)
     notes: list[str] = []
     rows = tuple(_rows(repo, checkpoint, notes) if tensors or values else {} for checkpoint in (one, other))
     difference = compare(_counting(one), _counting(other), (rows[0], rows[1]))

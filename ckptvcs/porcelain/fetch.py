@@ -11,6 +11,7 @@ from ckptvcs.porcelain import checkout
 from ckptvcs.porcelain.checkpoints import checkpoint_at, locate, require_checkpoint, tracks_at
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.following import locked
+from ckptvcs.porcelain.ledger import growth_flaw
 from ckptvcs.porcelain.push import ORIGIN, directory_of
 from ckptvcs.porcelain.remotes import known, open_remote
 from ckptvcs.progress import Progress, silent
@@ -102,6 +103,11 @@ def _join(repo: Repository, to: str) -> list[str]:
             if old is not None and not repo.history.is_ancestor(old, head):
                 notes.append(
                     f"the chain of '{writer}' in the ledger was rewritten at '{to}'; the one that is here stays"
+                )
+                continue
+            if (flaw := growth_flaw(repo, writer, old, head)) is not None:
+                notes.append(
+                    f"the chain of '{writer}' in the ledger at '{to}' is not taken over: entry {flaw.n}: {flaw.what}"
                 )
                 continue
             commits.move_ref(repo.history, ledger.LEDGER + writer, old=old, new=head, reason="ckpt fetch", lock=lock)

@@ -13,7 +13,7 @@ from ckptvcs.porcelain.remotes import as_dvc_writes
 from ckptvcs.porcelain.repo import Repository
 from ckptvcs.storage import files
 from ckptvcs.storage.dvc import config as dvc
-from ckptvcs.storage.history import commits, worktree
+from ckptvcs.storage.history import commits, settings, worktree
 from ckptvcs.storage.history.repository import History
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def plan_init(path: Path, *, remote: str | None = None) -> InitPlan:
         commit_files=(*missing, *([_DVC_CONFIG] if changed else [])),
     )
     if plan.commit_files:
-        configured = history.configured_identity() if history else History.identity_of_user()
+        configured = settings.identity(history) if history else settings.identity_of_user()
         configuration.surroundings().identity(configured)
     return plan
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ckptvcs.porcelain import ledger
+from ckptvcs.porcelain import account
 from ckptvcs.porcelain.checkpoints import made_by
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def log(
 
 
 def _log(repo: Repository, found: list[Checkpoint], *, graph: bool, more: bool) -> Log:
-    late = ledger.read_late(repo)
+    late = account.read(repo)
     return Log(_entries(repo, [late.on(c) for c in found], graph=graph), more=more, notes=late.notes)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ckptvcs.domain.events import NOTE
 from ckptvcs.errors import UsageError
-from ckptvcs.porcelain import ledger
+from ckptvcs.porcelain import account, ledger
 from ckptvcs.porcelain.checkpoints import require_checkpoint
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def plan_note(
             why=f"it has {len(message)} characters, at most {_MAX_MESSAGE} are kept",
             next_step="keep the report in a file, and name it in the message",
         )
-    late = ledger.read_late(repo)
-    ledger.refuse_damage(repo, late)
+    late = account.read(repo)
+    ledger.refuse_damage(repo, late.flaws)
     checkpoint = late.on(require_checkpoint(repo, revision, track or repo.config.track))
     return NotePlan(checkpoint=checkpoint, metrics=dict(metrics), message=message or "", notes=late.notes)
 

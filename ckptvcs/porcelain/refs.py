@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ckptvcs.domain.checkpoint import GOLDEN, MILESTONE, Checkpoint, mark_of
 from ckptvcs.errors import NotFound, Protected, Refused, UsageError, WouldOverwrite
 from ckptvcs.paths import printable
-from ckptvcs.porcelain import ledger
+from ckptvcs.porcelain import account
 from ckptvcs.porcelain.checkpoints import checkpoint_at, locate
 from ckptvcs.porcelain.target import check_branch_name
 from ckptvcs.storage.history import commits
@@ -61,7 +61,7 @@ def tags(repo: Repository) -> list[Ref]:
 
 def _look(repo: Repository) -> Callable[[CommitId], Checkpoint | None]:
     """What finds the checkpoint of the configured track that a commit holds, with its late metrics."""
-    late, track = ledger.read_late(repo), repo.config.track
+    late, track = account.read(repo), repo.config.track
 
     def look(commit: CommitId) -> Checkpoint | None:
         found = checkpoint_at(repo, commit, track)

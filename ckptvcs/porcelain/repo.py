@@ -91,7 +91,9 @@ class Repository:
 
     @property
     def identity(self) -> Identity:
-        return self.around.identity(self.history.configured_identity())
+        from ckptvcs.storage.history import settings
+
+        return self.around.identity(settings.identity(self.history))
 
     @property
     def placing(self) -> Placing:

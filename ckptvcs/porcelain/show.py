@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckptvcs.formats import tree_file
-from ckptvcs.porcelain import ledger
+from ckptvcs.porcelain import account
 from ckptvcs.porcelain.checkpoints import require_checkpoint
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.log import names_by_commit
@@ -42,7 +42,7 @@ def show(repo: Repository, revision: str, *, track: str | None = None, tensors: 
         IntegrityError: its tensors were asked for, and a tree file is missing or damaged.
     """
     checkpoint = require_checkpoint(repo, revision, track or repo.config.track)
-    store, late = repo.objects.store, ledger.read_late(repo)
+    store, late = repo.objects.store, account.read(repo)
     return Shown(
         checkpoint=late.on(checkpoint),
         names=names_by_commit(repo).get(checkpoint.commit, ()),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal
 
-from ckptvcs.porcelain import ledger
+from ckptvcs.porcelain import account
 from ckptvcs.porcelain.checkpoints import checkpoint_at, line, tracks_at
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.storage import workspace
@@ -55,7 +55,7 @@ def status(repo: Repository) -> Status:
     """Look at HEAD, the workspace and the code."""
     head = repo.history.head()
     tracks = [(track, checkpoint_at(repo, head, track)) for track in tracks_at(repo, head)] if head else []
-    late = ledger.read_late(repo)
+    late = account.read(repo)
     return Status(
         branch=repo.history.head_branch(),
         head=head,

@@ -12,6 +12,7 @@ import os
 import re
 import sqlite3
 import stat
+import subprocess
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ import yaml
 from blake3 import blake3
 
 from ckptvcs import errors
-from ckptvcs.domain import events
+from ckptvcs.domain import events, signers
 from ckptvcs.domain import manifest as manifests
 from ckptvcs.domain.provenance import Code, DataEntry, Environment, Provenance
 from ckptvcs.formats import components, safetensors_file, tree_file
 from ckptvcs.formats.reading import Artifact, NeutralBuilder, build
 from ckptvcs.porcelain import describe
+from ckptvcs.signatures import read_key
 from ckptvcs.storage.dvc import pointer
 from ckptvcs.storage.files import Lock
 from ckptvcs.storage.history import commits, ledger
@@ -47,7 +49,7 @@ EXAMPLES = {
     "manifest-1": ["manifest", "id"],
     "pointer-1": ["model.dvc", "directory", ".gitignore", "commit", "tag"],
     "cache": ["schema", "layout"],
-    "ledger-1": ["first", "other", "second", "commit"],
+    "ledger-1": ["first", "other", "second", "key", "commit", "signers"],
 }
 
 
@@ -598,19 +600,21 @@ def test_the_chains_of_the_page_add_up_to_what_it_says():
 
 def test_the_commit_of_an_entry_is_that_of_the_page(tmp_path: Path, git):
     history, head = History.create(tmp_path / "plain"), None
+    key = read_key(examples("ledger-1")["key"].encode() + b"\n", where="the page")
     with Lock(tmp_path / "lock", timeout_s=1) as lock:
         for name in ("first", "second"):
             when = datetime.fromisoformat(json.loads(entry_text(name))["time"])
-            head = ledger.append(
-                history, "7f3c9a1e5b2d4860", entry_text(name), after=head, op="note", when=when, lock=lock
+            old, head = (
+                head,
+                ledger.write(history, "7f3c9a1e5b2d4860", entry_text(name), after=head, when=when, sign=key.sign),
             )
+            ref = "refs/ckptvcs/ledger/7f3c9a1e5b2d4860"
+            commits.move_ref(history, ref, old=old, new=head, reason="x", lock=lock)
 
-    ref = "refs/ckptvcs/ledger/7f3c9a1e5b2d4860"
     text = examples("ledger-1")["commit"] + "\n"
-    blob = git_id("blob", entry_text("second"))
-    tree = git_id("tree", b"100644 entry.json\0" + bytes.fromhex(blob))
     assert git("cat-file", "commit", ref, cwd=tmp_path / "plain") == text
-    assert text.startswith(f"tree {tree}\nparent ")
+    assert text.startswith(f"tree {git_id('tree', b'')}\nparent ")
+    assert text.endswith("\n\n" + entry_text("second").decode())
     page = (PAGES / "ledger-1.md").read_text(encoding="utf-8")
     assert f"Its id is `{git_id('commit', text.encode())}`" in page
     assert git("rev-parse", ref, cwd=tmp_path / "plain").strip() == git_id("commit", text.encode())
@@ -640,15 +644,33 @@ def test_a_reader_refuses_an_entry(changed: dict[str, Any], error: type[Exceptio
         events.from_bytes(entry_by_hand("second", **changed), where="the page")
 
 
+def test_git_verifies_the_commit_of_the_page_by_the_signers_of_the_page(tmp_path: Path, git):
+    (tmp_path / "ckpt.signers").write_text(examples("ledger-1")["signers"] + "\n")
+    (tmp_path / "commit").write_text(examples("ledger-1")["commit"] + "\n")
+    git("init", "-q", "plain", cwd=tmp_path)
+    where = tmp_path / "plain"
+    commit = git("hash-object", "-w", "-t", "commit", "--literally", tmp_path / "commit", cwd=where).strip()
+
+    git("-c", f"gpg.ssh.allowedSignersFile={tmp_path}/ckpt.signers", "verify-commit", commit, cwd=where)
+
+    (signer,) = signers.parse(examples("ledger-1")["signers"]).listed
+    assert signers.line_of(signer) == examples("ledger-1")["signers"]
+    assert signer.may_write(json.loads(entry_text("second"))["time"])
+
+
 def test_the_writer_is_what_the_page_says(committed: World):
     committed.ckpt("note", "HEAD", "--metric", "acc=1")
     path = committed.root / ".git/ckptvcs/writer.json"
     document = json.loads(path.read_bytes())
     (ref,) = committed.git("for-each-ref", "--format=%(refname)", "refs/ckptvcs").split()
-    entry = json.loads(committed.git("show", f"{ref}:entry.json"))
+    entry = json.loads(committed.git("log", "-1", "--format=%B", ref))
 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert (set(document), document["folder"]) == ({"id", "salt", "folder"}, path.parent.stat().st_ino)
+    assert (set(document), document["folder"]) == ({"id", "salt", "folder", "key"}, path.parent.stat().st_ino)
+    secret = path.with_name("writer_ed25519")
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    public = subprocess.run(["ssh-keygen", "-y", "-f", secret], check=True, capture_output=True, text=True).stdout
+    assert public.split()[:2] == ["ssh-ed25519", document["key"]]
     assert ref == f"refs/ckptvcs/ledger/{document['id']}"
     assert entry["actor"] == blake3(f"{document['salt']}\0test@example.com".encode()).hexdigest()[:16]
 

@@ -44,7 +44,7 @@ def ledger(root: Path) -> dict[str, list[dict]]:
     for ref in git(root, "for-each-ref", "--format=%(refname)", "refs/ckptvcs/ledger").split():
         prev, entries = "", []
         for n, commit in enumerate(git(root, "rev-list", "--reverse", "--topo-order", ref).split(), start=1):
-            data = git(root, "show", f"{commit}:entry.json").encode()
+            data = git(root, "cat-file", "commit", commit).partition("\n\n")[2].encode()
             entry = json.loads(data)
             writer = ref.rpartition("/")[2]
             assert (entry["writer"], entry["n"], entry["prev"]) == (writer, n, prev), (

@@ -11,13 +11,14 @@ PACKAGE = Path(__file__).parents[2] / "ckptvcs"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Layer -> the layers that it may import from. Names outside of these are the package itself (`ckptvcs/__init__.py`).
-LEAVES = {"errors", "digest", "paths", "progress", "_version"}
+LEAVES = {"errors", "digest", "paths", "progress", "signatures", "_version"}
 ALLOWED = {
     "errors": set(),
     "progress": set(),
     "_version": set(),
     "digest": {"errors"},
     "paths": {"errors"},
+    "signatures": {"errors", "paths"},
     "domain": LEAVES,
     "formats": LEAVES,
     "storage": LEAVES,
@@ -41,6 +42,7 @@ DOORS = {
     "rich": ("cli/waiting.py",),
     "pydantic": ("domain/schema.py",),
     "sqlite3": ("storage/index.py",),
+    "cryptography": ("signatures.py",),
     "pickle": (),
 }
 

@@ -124,21 +124,6 @@ class History:
 
     # ---- identity
 
-    def configured_identity(self) -> tuple[str | None, str | None]:
-        """`user.name` and `user.email` of git's configuration."""
-        with git_errors("read the git configuration"):
-            return _identity_in(self.repo.config)
-
-    @staticmethod
-    def identity_of_user() -> tuple[str | None, str | None]:
-        """The same where there is no repository yet: what the user and the system have configured."""
-        for read in (pygit2.Config.get_global_config, pygit2.Config.get_xdg_config, pygit2.Config.get_system_config):
-            with contextlib.suppress(pygit2.GitError, OSError):
-                found = _identity_in(read())
-                if all(found):
-                    return found
-        return None, None
-
     # ---- names
 
     def head(self) -> CommitId | None:
@@ -361,11 +346,6 @@ def _choices(steps: str) -> Iterator[int]:
     """Which parent the steps of a revision such as `~2^2` take, one after the other; 0 is the commit itself."""
     for sign, number in _STEP.findall(steps):
         yield from repeat(1, int(number or 1)) if sign == "~" else [int(number or 1)]
-
-
-def _identity_in(config: pygit2.Config) -> tuple[str | None, str | None]:
-    name, email = (config[key] if key in config else None for key in ("user.name", "user.email"))  # noqa: SIM401 - no `get`
-    return name, email
 
 
 def as_commit(found: pygit2.Commit) -> Commit:

@@ -12,7 +12,7 @@ import torch
 from ckptvcs import Repo
 from ckptvcs.domain.events import Event
 from ckptvcs.errors import NotFound, UsageError
-from ckptvcs.porcelain import ledger, note, show
+from ckptvcs.porcelain import account, ledger, note, show
 from ckptvcs.porcelain.commit import Receipt
 from ckptvcs.porcelain.repo import Repository
 from tests.support.world import World
@@ -134,7 +134,7 @@ def test_a_note_of_another_track_is_about_that_track(repo: Repo, repository: Rep
 
     assert repo.show("HEAD", track="teacher").metrics == {"acc": 1}
     assert repo.show("HEAD").metrics == {"loss": 1 / 3}
-    assert set(ledger.late_metrics(repository)) == {teacher.id}
+    assert set(account.late_metrics(repository)) == {teacher.id}
 
 
 # -------------------------------------------------------------------------------------------------------------- the verb

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ckptvcs.errors import AmbiguousRevision, NoRepository, StorageError, UsageError
+from ckptvcs.storage.history import settings
 from ckptvcs.storage.history.repository import CommitId, History, Identity
 
 # ------------------------------------------------------------------------------------------------------- finding it
@@ -107,22 +108,22 @@ def test_a_new_repository_has_the_branch_main_and_is_found_again(tmp_path: Path,
 
 
 def test_the_identity_of_a_repository_is_what_git_would_use(history: History, ask):
-    assert history.configured_identity() == ("Test", "test@example.com")
+    assert settings.identity(history) == ("Test", "test@example.com")
 
     ask("config", "user.name", "Somebody Else")
 
-    assert History.discover(history.root).configured_identity() == ("Somebody Else", "test@example.com")
+    assert settings.identity(History.discover(history.root)) == ("Somebody Else", "test@example.com")
 
 
 def test_who_is_nobody_to_git_is_nobody_to_us(ground: Path):
     (Path(os.environ["HOME"]) / ".gitconfig").unlink()
 
-    assert History.discover(ground).configured_identity() == (None, None)
-    assert History.identity_of_user() == (None, None)
+    assert settings.identity(History.discover(ground)) == (None, None)
+    assert settings.identity_of_user() == (None, None)
 
 
 def test_the_identity_of_a_user_needs_no_repository():
-    assert History.identity_of_user() == ("Test", "test@example.com")
+    assert settings.identity_of_user() == ("Test", "test@example.com")
 
 
 # ------------------------------------------------------------------------------------------------------------- names
