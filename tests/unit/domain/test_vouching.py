@@ -99,7 +99,7 @@ def test_a_list_says_up_to_where_a_chain_counts():
     assert vouching.unlisted(WRITER, found.events, found.key, all_times) is None
     flaw = vouching.unlisted(WRITER, found.events, found.key, until)
     assert flaw is not None
-    assert (flaw.n, flaw.what) == (3, "the key of ada in ckpt.signers is not valid at its time")
+    assert (flaw.n, flaw.what) == (4, "the key of ada in ckpt.signers is not valid at its time")
     flaw = vouching.unlisted(WRITER, found.events, found.key, nobody)
     assert flaw is not None
     assert (flaw.n, flaw.what) == (1, "it is signed with a key that is not in ckpt.signers")
