@@ -35,7 +35,9 @@ def command(ctx: click.Context, *, revision: str | None, new_branch: str | None,
         plan = checkout.plan_checkout(repo, revision or "HEAD", new_branch=new_branch)
     if not dry_run:
         with waiting.progress("checking out", 2 * plan.nbytes) as advance:
-            checkout.execute(repo, plan, advance)
+            notes = checkout.execute(repo, plan, advance)
+        for text in notes:
+            render.note(text)
     if as_json:
         found = [render.checkpoint_json(checkpoint) for checkpoint in plan.checkpoints]
         render.answer_json({"commit": plan.commit, "branch": plan.branch, "checkpoints": found, "dry_run": dry_run})

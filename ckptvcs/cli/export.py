@@ -66,7 +66,9 @@ def command(
     )
     if not dry_run:
         with waiting.busy(f"writing {destination.name}"):
-            exchange.execute(repo, plan)
+            notes = exchange.execute(repo, plan)
+        for text in notes:
+            render.note(text)
     if as_json:
         document = render.checkpoint_json(plan.checkpoint)
         render.answer_json(

@@ -96,6 +96,7 @@ def _line(entry: LogEntry) -> str:
         render.when(checkpoint.time),
         render.listed(dict(list(checkpoint.metrics.items())[:3])),
         manifest.grade,
+        "held" if entry.held else "",
         render.names_text(entry.names),
         render.text(checkpoint.subject),
     ]

@@ -23,6 +23,8 @@ VERBS: Final[dict[str, dict[str, str]]] = {
         "init": "Make a ckptvcs repository out of this folder.",
         "commit": "Make a checkpoint from a file or folder.",
         "note": "Note metrics of a checkpoint that come late.",
+        "hold": "Hold a checkpoint: it is kept whatever the policy says; without REV, list what is held.",
+        "release": "Release a checkpoint: end the holds that it has.",
     },
     "Look": {
         "log": "List checkpoints, newest first.",
@@ -43,6 +45,7 @@ VERBS: Final[dict[str, dict[str, str]]] = {
         "push": "Push branches, tags, the ledger, and the objects of their checkpoints.",
         "fetch": "Fetch branches, tags and the ledger; no objects.",
         "pull": "Fetch, and bring objects: of the branch that is checked out, or of REV.",
+        "audit": "See who did what, prove that nobody changed it, and say who may write.",
     },
     "Upkeep": {
         "policy": "Show the policy, and calibrate it by past training.",

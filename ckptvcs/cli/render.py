@@ -134,6 +134,11 @@ def when(time_: datetime) -> str:
     return time_.strftime("%Y-%m-%d %H:%M")
 
 
+def stamp(time_: str) -> str:
+    """The time of an entry of the ledger, for people, in the time of this place."""
+    return when(datetime.fromisoformat(time_).astimezone())
+
+
 def listed(values: dict[str, Any]) -> str:
     """`loss 0.31, acc 0.9`."""
     return ", ".join(f"{printable(name)} {number(value)}" for name, value in values.items())

@@ -46,7 +46,9 @@ def command(
         plan = checkout.plan_restore(repo, revision, components=components, to=to, track=track)
     if not dry_run:
         with waiting.progress("restoring", 2 * plan.nbytes) as advance:
-            checkout.execute(repo, plan, advance)
+            notes = checkout.execute(repo, plan, advance)
+        for text in notes:
+            render.note(text)
     (checkpoint,) = plan.checkpoints
     places = [str(placement.where.root / placement.where.path) for placement in plan.placements]
     if as_json:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ckptvcs.domain.events import Noted
+    from ckptvcs.domain.holds import Hold
     from ckptvcs.domain.manifest import Manifest
     from ckptvcs.formats.tree_file import TreeFile
     from ckptvcs.porcelain.show import Shown
@@ -50,6 +51,7 @@ def _json(shown: Shown) -> dict[str, Any]:
 
     document = render.checkpoint_json(shown.checkpoint, shown.names)
     manifest = shown.checkpoint.manifest
+    document["holds"] = [{**render.plain(hold), "hold": hold.id} for hold in shown.holds]
     document |= {"manifest": manifest, "here": len(shown.here) == len(manifest.all_files())}
     if shown.tables:
         document["tensors"] = {name: file.table for name, file in shown.tables.items()}
@@ -78,6 +80,7 @@ def _say(shown: Shown) -> None:
         "step": f"{manifest.step}{epoch}" if manifest.step is not None else epoch.removeprefix(", "),
         "metrics": render.listed(manifest.metrics),
         "late": "; ".join(_late(checkpoint.late)),
+        "held": "; ".join(_held(hold) for hold in shown.holds),
         "params": render.listed(manifest.params),
         "reason": render.text(manifest.reason),
         "resumable": manifest.grade,
@@ -94,6 +97,13 @@ def _say(shown: Shown) -> None:
         render.answer(f"  {component.name:<14} {component.role:<10} {render.size(component.nbytes):>9}  {count}")
     for name, file in shown.tables.items():
         _say_tensors(name, file)
+
+
+def _held(hold: Hold) -> str:
+    """`until 2026-12-31 00:00 (paper under review)`."""
+    from ckptvcs.cli import render
+
+    return f"{f'until {render.stamp(hold.until)}' if hold.until else 'without an end'} ({render.text(hold.why)})"
 
 
 def _late(late: Mapping[str, Noted]) -> Iterator[str]:

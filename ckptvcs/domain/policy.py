@@ -260,6 +260,24 @@ def _direction(monitor: str, mode: Mode | None) -> Mode:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Audit:
+    """What the ledger is told of checkpoints that are given out."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    restores: Literal["record", "require", "off"] = field(
+        default="record",
+        metadata=_described(
+            "whether `checkout`, `restore` and `export` are written down: `record` as far as it is possible, `require`: "
+            "without it nothing is given out, `off` not at all"
+        ),
+    )
+    loads: bool = field(
+        default=False, metadata=_described("whether `ckptvcs.load` is written down too; it may be called in a loop")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """Policy and configuration of one repository."""
 
@@ -275,6 +293,9 @@ class Config:
     )
     best: Best | None = field(default=None, metadata=_described("what `@best` compares"))
     checkout: Checkout = field(default_factory=Checkout, metadata=_described("how files are put into the workspace"))
+    audit: Audit = field(
+        default_factory=Audit, metadata=_described("what the ledger is told of checkpoints that are given out")
+    )
     save: Save | None = field(
         default=None,
         metadata=_described(

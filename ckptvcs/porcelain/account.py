@@ -25,12 +25,14 @@ from ckptvcs.storage.history import ledger
 from ckptvcs.storage.history.repository import CommitId  # noqa: TC001 - likewise
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from ckptvcs.domain.checkpoint import Checkpoint, CheckpointId
+    from ckptvcs.domain.events import Event
     from ckptvcs.domain.holds import Hold
     from ckptvcs.domain.signers import Signers
+    from ckptvcs.domain.vouching import Vouched
     from ckptvcs.porcelain.repo import Repository
 
 _WORTH_REMEMBERING: Final = 64
@@ -110,6 +112,8 @@ class _Folded(msgspec.Struct, frozen=True):
     holds: Holds
     flaw: Flaw | None = None
     """What is wrong with the first entry that does not count; none behind it does."""
+    broken: bool = False
+    """Whether nothing behind it can be read; else who wrote it may not, and all that it can do is hold."""
 
 
 def _fold(
@@ -121,21 +125,38 @@ def _fold(
     after = known.commit if known else None
     chain = ledger.read(repo.history, head, after=after, limit=entries.MAX_BYTES)
     base = known if chain.follows else None
-    if base is not None and base.flaw is not None:
+    if base is not None and base.broken:
         return msgspec.structs.replace(base, commit=head), len(chain.entries)
     start = Head(n=base.n, hashed=base.hashed) if base else None
     vouched = vouching.vouched(writer, chain.entries, after=start, key=base.key if base else None)
-    found = counted(repo, writer, vouched, listed)
+    counts, flaw = _counted(repo, writer, vouched, listed, base.flaw if base else None)
     folded = _Folded(
         commit=head,
-        n=(base.n if base else 0) + len(found.events),
+        n=(base.n if base else 0) + len(vouched.events),
         hashed=entries.link(chain.entries[-1].data),
-        key=found.key,
-        late=entries.noted(found.events, onto=base.late if base else None),
-        holds=said_of_holds(found.events, onto=base.holds if base else None),
-        flaw=found.flaw,
+        key=vouched.key,
+        late=entries.noted(counts, onto=base.late if base else None),
+        holds=_holds(vouched.events, counts, base.holds if base else Holds()),
+        flaw=flaw,
+        broken=vouched.flaw is not None,
     )
     return folded, len(chain.entries)
+
+
+def _counted(
+    repo: Repository, writer: str, vouched: Vouched, listed: Signers | None, before: Flaw | None
+) -> tuple[list[Event], Flaw | None]:
+    """The entries that count, and what is wrong with the first that does not."""
+    if before is not None:
+        return [], before
+    found = counted(repo, writer, vouched, listed)
+    return found.events, found.flaw
+
+
+def _holds(events: Iterable[Event], counts: Iterable[Event], onto: Holds) -> Holds:
+    """A hold keeps something, so everybody may make one; to release takes a key that may write."""
+    made, released = said_of_holds(events, onto=onto).made, said_of_holds(counts, onto=onto).released
+    return Holds(made=made, released=released)
 
 
 # ----------------------------------------------------------------------------------------------------- what is remembered

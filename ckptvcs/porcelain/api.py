@@ -185,7 +185,7 @@ class Repo:
 
     def load(self, revision: str, components: Collection[str] | None = None, **options: Any) -> Any:
         """Read a checkpoint into torch; see `ckptvcs.load`."""
-        return load.load(self._repo, revision, components, **options)
+        return load.load(self._repo, revision, components, told=True, **options)
 
     def log(self, revision: str = "HEAD", *, limit: int | None = None, track: str | None = None) -> list[Checkpoint]:
         """The checkpoints that can be reached from a revision, newest first."""
@@ -231,7 +231,7 @@ def load_from(
         IntegrityError: an object is missing or damaged.
     """
     repository = Repository.open(repo)
-    return load.load(repository, revision, components, map_location=map_location, allow_pickle=allow_pickle)
+    return load.load(repository, revision, components, map_location=map_location, allow_pickle=allow_pickle, told=True)
 
 
 def check_metrics(metrics: Mapping[str, Any]) -> dict[str, int | float | str]:

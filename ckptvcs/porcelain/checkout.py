@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ckptvcs.errors import NotFound, Refused, Unsaved, UsageError, WouldOverwrite
 from ckptvcs.paths import printable
-from ckptvcs.porcelain import account
+from ckptvcs.porcelain import account, given
 from ckptvcs.porcelain.checkpoints import checkpoint_at, locate, pointer_at, require_checkpoint, tracks_at
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.following import locked
@@ -58,6 +58,8 @@ class CheckoutPlan:
     removals: tuple[Directory, ...]
     """Artifacts of tracks that are checked out now and that the commit does not have."""
     checkpoints: tuple[Checkpoint, ...]
+    components: tuple[str, ...] = ()
+    """Those that were asked for; all of them if there are none."""
 
     @property
     def nbytes(self) -> int:
@@ -148,6 +150,7 @@ def plan_restore(
             placements=placements,
             removals=(),
             checkpoints=(checkpoint,),
+            components=tuple(names),
         ),
     )
 
@@ -227,7 +230,7 @@ def _refuse_unsaved(repo: Repository, places: Sequence[Directory]) -> None:
 # --------------------------------------------------------------------------------------------------------------- act
 
 
-def execute(repo: Repository, plan: CheckoutPlan, progress: Progress = silent) -> None:
+def execute(repo: Repository, plan: CheckoutPlan, progress: Progress = silent) -> tuple[str, ...]:
     """Do what the plan says, once.
 
     Args:
@@ -235,11 +238,16 @@ def execute(repo: Repository, plan: CheckoutPlan, progress: Progress = silent) -
         plan: from `plan_checkout` or `plan_restore`.
         progress: told about bytes: once when they are verified, once when they are placed.
 
+    Returns:
+        What the user should know.
+
     Raises:
         IntegrityError: an object is missing or damaged; nothing was changed.
         Unsaved: uncommitted changes stand in the way; nothing was changed.
     """
     repo.objects.check((ref for p in plan.placements for ref in p.members.values()), progress)
+    by = "checkout" if plan.move_head else "restore"
+    notes = given.tell(repo, plan.checkpoints if plan.placements else (), by=by, components=plan.components)
     with repo.dvc_lock(), locked(repo) as lock:
         if plan.move_head:
             _move_head(repo, plan, lock)
@@ -249,6 +257,7 @@ def execute(repo: Repository, plan: CheckoutPlan, progress: Progress = silent) -
             )
         for where in plan.removals:
             workspace.remove(where)
+    return notes
 
 
 def _move_head(repo: Repository, plan: CheckoutPlan, lock: Lock) -> None:

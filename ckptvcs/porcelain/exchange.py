@@ -19,6 +19,7 @@ from ckptvcs.formats.artifact import INDEX, PICKLE
 from ckptvcs.formats.components import EXTRA
 from ckptvcs.formats.reading import Artifact, NeutralBuilder, build, named_leaves
 from ckptvcs.formats.tree_file import Stored
+from ckptvcs.porcelain import given
 from ckptvcs.porcelain.checkpoints import require_checkpoint
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.load import load, open_component_file
@@ -109,8 +110,11 @@ def _component(checkpoint: Checkpoint, name: str) -> ComponentEntry:
     return entry
 
 
-def execute(repo: Repository, plan: ExportPlan) -> None:
+def execute(repo: Repository, plan: ExportPlan) -> tuple[str, ...]:
     """Write the file or folder.
+
+    Returns:
+        What the user should know.
 
     Raises:
         FormatError: the format cannot hold what the checkpoint holds.
@@ -120,6 +124,7 @@ def execute(repo: Repository, plan: ExportPlan) -> None:
     write = {"pt": _write_pt, "lightning": _write_lightning, "safetensors": _write_safetensors, "hf": _write_hf}[
         plan.format
     ]
+    notes = given.tell(repo, [plan.checkpoint], by="export", components=plan.components)
     tmp = plan.destination.with_name(f"{files.PREFIX}{secrets.token_hex(6)}-{plan.destination.name}")
     try:
         write(repo, plan, tmp)
@@ -136,6 +141,7 @@ def execute(repo: Repository, plan: ExportPlan) -> None:
             shutil.rmtree(tmp, ignore_errors=True)
         else:
             tmp.unlink(missing_ok=True)
+    return notes
 
 
 # ----------------------------------------------------------------------------------------------------------- with torch

@@ -17,7 +17,7 @@ from ckptvcs.porcelain.remotes import known, open_remote
 from ckptvcs.progress import Progress, silent
 from ckptvcs.storage import downloads
 from ckptvcs.storage.history import commits, ledger
-from ckptvcs.storage.history.repository import HEADS, OURS, TAGS, CommitId
+from ckptvcs.storage.history.repository import HEADS, TAGS, CommitId
 from ckptvcs.storage.history.transport import Git
 from ckptvcs.storage.ingest import NewObject
 from ckptvcs.storage.names import DIR_SUFFIX
@@ -83,7 +83,7 @@ def _is_behind(repo: Repository, oid: str, ours: str | None) -> bool:
 
 def _theirs(to: str) -> str:
     """Where the chains of a remote are kept as they are there."""
-    return f"{OURS}remotes/{to}/ledger/"
+    return ledger.of_remote(to)
 
 
 def _all_refs(repo: Repository) -> dict[str, str]:

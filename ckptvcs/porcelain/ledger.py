@@ -35,6 +35,8 @@ PUSH: Final = "push"
 """The operation of an entry that tells which checkpoints a remote has from then on."""
 RESTORE: Final = "restore"
 """The operation of an entry that tells which checkpoint was given out, and how."""
+MARK: Final = "mark"
+"""The operation of an entry that tells that a golden mark was made, and where it stands."""
 _ATTEMPTS: Final = 10
 
 Told = tuple[str, "Mapping[str, Any]"]
@@ -86,8 +88,9 @@ def _append_once(repo: Repository, told: Sequence[Told], lock: Lock) -> list[Eve
     mine = heads.pop(writer.id, None)
     last = _own_head(repo, writer, mine) if mine else None
     others, now, head, written = _known_heads(repo, heads), repo.now(), mine, list[Event]()
+    actor = _actor(repo, writer)
     for op, facts in told:
-        event = _next(writer, last, op, facts, now=now, actor=writer.pseudonym(repo.identity.email), others=others)
+        event = _next(writer, last, op, facts, now=now, actor=actor, others=others)
         data = _checked_bytes(event)
         when = now.astimezone(timezone.utc)
         head = ledger.write(repo.history, writer.id, data, after=head, when=when, sign=key.sign)
@@ -96,6 +99,14 @@ def _append_once(repo: Repository, told: Sequence[Told], lock: Lock) -> list[Eve
     ref, reason = ledger.LEDGER + writer.id, f"ckpt {told[-1][0]}"
     commits.move_ref(repo.history, ref, old=mine, new=head, reason=reason, lock=lock)
     return written
+
+
+def _actor(repo: Repository, writer: Writer) -> str:
+    """The pseudonym of who runs this; none where git does not know, as in a job that only restores."""
+    try:
+        return writer.pseudonym(repo.identity.email)
+    except UsageError:
+        return ""
 
 
 def _next(

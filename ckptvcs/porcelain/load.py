@@ -15,6 +15,7 @@ from ckptvcs.errors import FormatError, NotFound, Refused
 from ckptvcs.formats.artifact import PICKLE
 from ckptvcs.formats.components import EXTRA
 from ckptvcs.formats.reading import Artifact, Assembler, NeutralBuilder
+from ckptvcs.porcelain import given
 from ckptvcs.porcelain.checkpoints import pointer_at, require_checkpoint
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.storage.history.repository import CommitId
@@ -69,6 +70,7 @@ def load(
     allow_pickle: bool = False,
     copy: bool = False,
     track: str | None = None,
+    told: bool = False,
 ) -> Any:
     """Read a checkpoint into torch.
 
@@ -80,6 +82,7 @@ def load(
         allow_pickle: unpickle components that only pickle could represent, which runs whatever code they contain.
         copy: give tensors memory of their own instead of looking into the cache.
         track: the track; None for the configured one.
+        told: whether the ledger is told, as far as ckpt.yaml asks for it: it is somebody else who gets the state.
 
     Returns:
         What was committed. A dict comes back as a `State`, whose components are read when they are asked for.
@@ -91,6 +94,8 @@ def load(
     """
     checkpoint = require_checkpoint(repo, revision, track or repo.config.track)
     pointer_at(repo, CommitId(checkpoint.commit), checkpoint.manifest.track)  # it vouches for the manifest
+    if told:
+        given.tell(repo, [checkpoint], by=given.LOAD, components=tuple(components or ()))
     from ckptvcs.formats import torch_state
 
     def make(assembler: Assembler, name: str) -> Builder:

@@ -23,6 +23,8 @@ class LogEntry:
     """Branches and tags that stand here; the branch that is checked out first, as `HEAD -> NAME`."""
     above: tuple[str, ...]
     """Commits of the shown checkpoints that this one was made on top of, along every git parent; only for a graph."""
+    held: bool
+    """Whether a hold of it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +64,19 @@ def log(
 
 
 def _log(repo: Repository, found: list[Checkpoint], *, graph: bool, more: bool) -> Log:
-    late = account.read(repo)
-    return Log(_entries(repo, [late.on(c) for c in found], graph=graph), more=more, notes=late.notes)
-
-
-def _entries(repo: Repository, found: list[Checkpoint], *, graph: bool) -> tuple[LogEntry, ...]:
-    names = names_by_commit(repo)
+    said, names = account.read(repo), names_by_commit(repo)
     here = {checkpoint.commit for checkpoint in found}
     above = {commit: _above(repo, commit, here) for commit in here} if graph else {}
-    return tuple(LogEntry(checkpoint=c, names=names.get(c.commit, ()), above=above.get(c.commit, ())) for c in found)
+    entries = tuple(
+        LogEntry(
+            checkpoint=said.on(c),
+            names=names.get(c.commit, ()),
+            above=above.get(c.commit, ()),
+            held=c.id in said.holds,
+        )
+        for c in found
+    )
+    return Log(entries, more=more, notes=said.notes)
 
 
 def _above(repo: Repository, commit: str, here: set[str]) -> tuple[str, ...]:

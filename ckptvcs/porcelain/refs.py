@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ckptvcs.domain.checkpoint import GOLDEN, MILESTONE, Checkpoint, mark_of
 from ckptvcs.errors import NotFound, Protected, Refused, UsageError, WouldOverwrite
 from ckptvcs.paths import printable
-from ckptvcs.porcelain import account
+from ckptvcs.porcelain import account, ledger
 from ckptvcs.porcelain.checkpoints import checkpoint_at, locate
 from ckptvcs.porcelain.target import check_branch_name
 from ckptvcs.storage.history import commits
@@ -181,6 +181,9 @@ def create_tag(
             annotation = commits.Annotation(message=message, identity=repo.identity, when=repo.now())
         with _locked(repo) as lock:
             commits.create_tag(repo.history, name, commit, annotation=annotation, lock=lock)
+        if mark == "golden" and checkpoint is not None:
+            # Where it stands is in the ledger too: who has seen that entry finds out if the tag is ever another one. # inv. 7
+            ledger.append(repo, ledger.MARK, name=name, commit=commit, checkpoint=checkpoint.id)
     return ref
 
 

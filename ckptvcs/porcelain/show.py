@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ckptvcs.domain.checkpoint import Checkpoint
+    from ckptvcs.domain.holds import Hold
     from ckptvcs.domain.manifest import Manifest
     from ckptvcs.porcelain.repo import Repository
 
@@ -30,6 +31,8 @@ class Shown:
     """Paths of the files whose objects are in the hot tier."""
     tables: Mapping[str, tree_file.TreeFile]
     """The tensors of each component, where they were asked for."""
+    holds: tuple[Hold, ...] = ()
+    """Those of it that stand."""
     notes: tuple[str, ...] = ()
     """What the user should know."""
 
@@ -48,6 +51,7 @@ def show(repo: Repository, revision: str, *, track: str | None = None, tensors: 
         names=names_by_commit(repo).get(checkpoint.commit, ()),
         here=tuple(f.path for f in checkpoint.manifest.all_files() if store.nbytes(ref_of(f).name) == f.size),
         tables=tables(repo, checkpoint.manifest) if tensors else {},
+        holds=late.holds.get(checkpoint.id, ()),
         notes=late.notes,
     )
 

@@ -142,6 +142,7 @@ def test_every_verb_has_its_porcelain_and_its_tests():
         "policy": "calibrate",
         "remote": "remotes",
         "pull": "fetch",
+        "release": "hold",
     }
     alone = {"completion"}
     verbs = {p.stem for p in (PACKAGE / "cli").glob("*.py")} - {

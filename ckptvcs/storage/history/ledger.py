@@ -32,6 +32,11 @@ _AROUND: Final = 2048
 """Bytes of a commit beside its message, at most: two names that we make, and a signature."""
 
 
+def of_remote(name: str) -> str:
+    """Where the chains of a git remote are kept as they are there."""
+    return f"{OURS}remotes/{name}/ledger/"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
     """Entries of one chain, oldest first. `follows` says whether they follow the commit that was asked for."""

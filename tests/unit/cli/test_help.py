@@ -19,6 +19,7 @@ TOP = [verb for verbs in VERBS.values() for verb in verbs]
 WRITERS = [
     *("init", "commit", "merge", "note", "checkout", "restore", "branch", "tag", "export"),
     *("remote add", "push", "fetch", "pull"),
+    *("hold", "release", "audit allow", "audit revoke"),
 ]
 
 

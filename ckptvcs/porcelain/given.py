@@ -1,0 +1,46 @@
+"""What is given out: the ledger is told of a restore before the first byte of it leaves the cache."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ckptvcs.errors import CkptvcsError
+from ckptvcs.porcelain import ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ckptvcs.domain.checkpoint import Checkpoint
+    from ckptvcs.porcelain.repo import Repository
+
+LOAD: Final = "load"
+
+
+def tell(
+    repo: Repository, checkpoints: Sequence[Checkpoint], *, by: str, components: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Tell the ledger that checkpoints are about to be given out, as the section `audit` of ckpt.yaml asks for.
+
+    Args:
+        repo: the repository; its lock is not held.
+        checkpoints: which.
+        by: the verb: `checkout`, `restore`, `export`, `load`.
+        components: those that are given; all of them if there are none.
+
+    Returns:
+        What the user should know: that it could not be told. Who may only read a repository can still restore from it.
+
+    Raises:
+        CkptvcsError: it could not be told, and ckpt.yaml requires it.
+    """
+    audit = repo.config.audit
+    if not checkpoints or audit.restores == "off" or (by == LOAD and not audit.loads):
+        return ()
+    facts = [{"checkpoint": c.id, "by": by, "components": list(components)} for c in checkpoints]
+    try:
+        ledger.append_all(repo, [(ledger.RESTORE, fact) for fact in facts])
+    except CkptvcsError as err:
+        if audit.restores == "require":
+            raise
+        return (f"the ledger does not know of this {by}: {err.what}: {err.why}",)
+    return ()
