@@ -33,7 +33,7 @@ class BadValue(ValueError):
         self.key = key
 
 
-def _described(text: str, *, short: tuple[tuple[bool | str, dict[str, Any] | None], ...] = ()) -> dict[str, Any]:
+def _described(text: str, *, short: tuple[tuple[bool | str, dict[str, Any] | str | None], ...] = ()) -> dict[str, Any]:
     """What the reference says of a key, and which words are short for which of its values."""
     return {"description": text, "short": short}
 
@@ -269,7 +269,8 @@ class Audit:
         default="record",
         metadata=_described(
             "whether `checkout`, `restore` and `export` are written down: `record` as far as it is possible, `require`: "
-            "without it nothing is given out, `off` not at all"
+            "without it nothing is given out, `off` not at all",
+            short=((False, "off"),),  # what YAML takes `off` for
         ),
     )
     loads: bool = field(
