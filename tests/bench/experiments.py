@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from blake3 import blake3
 from safetensors.torch import load_file
 
 import ckptvcs
+from ckptvcs.porcelain import ledger
+from ckptvcs.porcelain.repo import Repository
 from tests.bench import sharing, states
 from tests.bench.ground import DvcRoute, forget, repository, shell
 from tests.bench.history import long_history
@@ -384,6 +387,22 @@ def pushing(folder: Path) -> list[Table]:
                 table(f"push of 2,000 objects of 50 KB, {name}", small, small[0].name, {small[1].name: budget})
             )
         return tables
+
+
+def appending(folder: Path) -> Table:
+    """Entries of the ledger: 500 in a second is the budget, each signed and durable before the next."""
+    with repository(folder / "ledger"):
+        pass
+    repo = Repository.open(folder / "ledger")
+    entries = [("save", {"run": "bench", "step": n, "seconds": 0.25}) for n in range(500)]
+    candidates = [
+        Candidate("one second", lambda: time.sleep(1)),
+        Candidate("500 entries, one by one", lambda: [ledger.append_all(repo, [entry]) for entry in entries]),
+        Candidate("500 entries at once", lambda: ledger.append_all(repo, entries)),
+        Candidate("`ckpt audit verify` of them all", lambda: shell(f"{CKPT} audit verify", folder / "ledger")),
+    ]
+    race(candidates, scratch=folder, nbytes=0)
+    return table("the ledger", candidates, "one second", {"500 entries, one by one": 1.0})
 
 
 # --------------------------------------------------------------------------------------------------------------- size

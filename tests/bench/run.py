@@ -33,7 +33,7 @@ BY_SIZE = (
 )
 
 ALL = [*BY_SIZE, "looking", "stored", "memory"]
-NAMED = ["pushing"]
+NAMED = ["pushing", "appending"]
 """Measured only where they are named."""
 
 ONE_SIZE = ("commit_frozen", "commit_unchanged", "throughput", "verification")
@@ -58,7 +58,7 @@ def main() -> None:
 def measured(names: list[str], sizes: str, history: int) -> Iterator[str]:
     """The tables, one after the other, told as they come."""
     for name in names:
-        scales = {"looking": [history], "stored": [], "pushing": []}.get(
+        scales = {"looking": [history], "stored": [], "pushing": [], "appending": []}.get(
             name, [int(float(size) * 1e9) for size in sizes.split(",")]
         )
         scales = scales[:1] if name in ONE_SIZE else scales
