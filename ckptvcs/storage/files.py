@@ -205,6 +205,11 @@ def _is_abandoned(entry: os.DirEntry[str], now: float) -> bool:
 # ------------------------------------------------------------------------------------------------------------ locks
 
 
+_AT: Final = "at"
+_NOTE_BYTES: Final = 4096
+"""A block of a disk, which notes fit into."""
+
+
 class Lock:
     """An exclusive lock between processes that the kernel releases when its holder dies.
 
@@ -268,6 +273,11 @@ class Lock:
 
     def read_note(self) -> dict[str, Any]:
         """What the last holder left, or an empty dict."""
+        note = self._note()
+        note.pop(_AT, None)
+        return note
+
+    def _note(self) -> dict[str, Any]:
         data = os.pread(self._fd, 1 << 20, 0)
         try:
             note = json.loads(data)
@@ -278,24 +288,37 @@ class Lock:
     def write_note(self, note: dict[str, Any]) -> None:
         """Leave a note, durably; an empty one takes the last one back.
 
+        It is written over the last one, in a file that keeps its size: then a disk has to be waited for once, and not for
+        the journal of its file system too. So the time goes into the note: that of the file need not be on the disk.
+
         Raises:
             StorageError: the disk is full, read-only or failing.
         """
-        self._rewrite(json.dumps(note).encode("ascii") if note else b"")
+        self._overwrite(b"")
+        if not note:
+            return  # one that is taken back and comes back after a power cut has done its work already
+        self._overwrite(json.dumps({**note, _AT: os.fstat(self._fd).st_mtime}).encode("ascii"))
         try:
-            if note:  # one that is taken back and comes back after a power cut has done its work already
-                os.fsync(self._fd)
+            os.fdatasync(self._fd)
+        except OSError as err:
+            raise from_os_error(err, doing=f"write '{self._path}'") from err
+
+    def _overwrite(self, data: bytes) -> None:
+        """Replace the note; blanks, which JSON does not mind, fill a file that is larger."""
+        size = max(_NOTE_BYTES, os.fstat(self._fd).st_size, len(data))
+        try:
+            os.pwrite(self._fd, data.ljust(size), 0)
         except OSError as err:
             raise from_os_error(err, doing=f"write '{self._path}'") from err
 
     def _rewrite(self, data: bytes) -> None:
         try:
             os.ftruncate(self._fd, 0)
-            if data:
-                os.pwrite(self._fd, data, 0)
+            os.pwrite(self._fd, data, 0)
         except OSError as err:
             raise from_os_error(err, doing=f"write '{self._path}'") from err
 
     def note_age_s(self, now: float) -> float:
         """Seconds since the note was written."""
-        return now - os.fstat(self._fd).st_mtime
+        written = self._note().get(_AT)
+        return now - (written if isinstance(written, (int, float)) else os.fstat(self._fd).st_mtime)

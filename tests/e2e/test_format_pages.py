@@ -738,7 +738,7 @@ def test_the_private_folder_can_be_lost(committed: World, how: str):
 
 
 def test_locks_are_as_the_page_says(committed: World):
-    assert (committed.root / ".git/ckptvcs/lock").read_bytes() == b""
+    assert (committed.root / ".git/ckptvcs/lock").read_bytes().strip() == b""
     assert (committed.root / ".dvc/tmp/lock").read_text() == f" {os.getpid()}\n"
 
 

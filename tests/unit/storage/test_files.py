@@ -307,7 +307,18 @@ def test_a_shorter_note_replaces_a_longer_one_and_an_empty_one_takes_it_back(tmp
         lock.write_note({})
         assert lock.read_note() == {}
 
-    assert (tmp_path / "lock").read_bytes() == b""
+    assert (tmp_path / "lock").read_bytes().strip() == b""
+
+
+def test_a_note_is_written_over_the_last_one_and_tells_its_own_time(tmp_path: Path):
+    """The file keeps its size, so that its time need not reach the disk; the note has it."""
+    with files.Lock(tmp_path / "lock", timeout_s=0) as lock:
+        lock.write_note({"n": 1})
+        size = (tmp_path / "lock").stat().st_size
+        lock.write_note({"n": 22})
+        assert (tmp_path / "lock").stat().st_size == size == 4096
+        os.utime(tmp_path / "lock", (0, 0))
+        assert 0 <= lock.note_age_s(time.time()) < 60
 
 
 @pytest.mark.parametrize("left", [b"", b" 123\n", b"{", b"[1]", b"\xff\xfe", b'"text"'])
