@@ -246,11 +246,11 @@ def execute(repo: Repository, plan: CheckoutPlan, progress: Progress = silent) -
         Unsaved: uncommitted changes stand in the way; nothing was changed.
     """
     repo.objects.check((ref for p in plan.placements for ref in p.members.values()), progress)
-    by = "checkout" if plan.move_head else "restore"
-    notes = given.tell(repo, plan.checkpoints if plan.placements else (), by=by, components=plan.components)
     with repo.dvc_lock(), locked(repo) as lock:
         if plan.move_head:
             _move_head(repo, plan, lock)
+        by, told = "checkout" if plan.move_head else "restore", plan.checkpoints if plan.placements else ()
+        notes = given.tell(repo, told, by=by, components=plan.components, lock=lock)
         for placement in plan.placements:
             workspace.materialise(
                 placement.where, placement.members, source=repo.objects, placing=repo.placing, progress=progress

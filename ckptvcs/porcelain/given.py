@@ -12,20 +12,27 @@ if TYPE_CHECKING:
 
     from ckptvcs.domain.checkpoint import Checkpoint
     from ckptvcs.porcelain.repo import Repository
+    from ckptvcs.storage.files import Lock
 
 LOAD: Final = "load"
 
 
 def tell(
-    repo: Repository, checkpoints: Sequence[Checkpoint], *, by: str, components: Sequence[str] = ()
+    repo: Repository,
+    checkpoints: Sequence[Checkpoint],
+    *,
+    by: str,
+    components: Sequence[str] = (),
+    lock: Lock | None = None,
 ) -> tuple[str, ...]:
     """Tell the ledger that checkpoints are about to be given out, as the section `audit` of ckpt.yaml asks for.
 
     Args:
-        repo: the repository; its lock is not held.
+        repo: the repository.
         checkpoints: which.
         by: the verb: `checkout`, `restore`, `export`, `load`.
         components: those that are given; all of them if there are none.
+        lock: the lock of the repository, if it is held.
 
     Returns:
         What the user should know: that it could not be told. Who may only read a repository can still restore from it.
@@ -38,7 +45,7 @@ def tell(
         return ()
     facts = [{"checkpoint": c.id, "by": by, "components": list(components)} for c in checkpoints]
     try:
-        ledger.append_all(repo, [(ledger.RESTORE, fact) for fact in facts])
+        ledger.append_all(repo, [(ledger.RESTORE, fact) for fact in facts], lock=lock)
     except CkptvcsError as err:
         if audit.restores == "require":
             raise

@@ -6,7 +6,7 @@ take away what was there before. What is left out is told, never silently.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import timezone
 from typing import TYPE_CHECKING, Any, Final
 
@@ -57,10 +57,13 @@ def append(repo: Repository, op: str, **facts: Any) -> Event:
     return append_all(repo, [(op, facts)])[0]
 
 
-def append_all(repo: Repository, told: Sequence[Told]) -> list[Event]:
+def append_all(repo: Repository, told: Sequence[Told], *, lock: Lock | None = None) -> list[Event]:
     """Add events to the chain of this clone: all of them or none. They are durable when this returns, and only then.
 
-    Takes the lock of the repository: not for who holds it.
+    Args:
+        repo: the repository.
+        told: the events.
+        lock: the lock of the repository, if it is held; else it is taken.
 
     Raises:
         UsageError: an entry would be larger than any reader takes, or the configured key cannot be used.
@@ -70,10 +73,10 @@ def append_all(repo: Repository, told: Sequence[Told]) -> list[Event]:
     """
     from ckptvcs.porcelain.following import locked
 
-    with locked(repo) as lock:
+    with nullcontext(lock) if lock is not None else locked(repo) as held:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return _append_once(repo, told, lock)
+                return _append_once(repo, told, held)
             except RefMoved:  # by a git program, which knows nothing of our lock
                 if attempt == _ATTEMPTS:
                     raise
