@@ -317,7 +317,7 @@ def test_a_memory_that_is_not_as_it_was_written_is_not_believed(
             "flipped": data.replace(b'"value":69', b'"value":99'),
             "cut": data[:-10],
             "empty": b"",
-            "of another version": b"0" + data[1:],
+            "of another version": (b"1" if data.startswith(b"0") else b"0") + data[1:],
         }
         assert changed[harm] != data
         memory.write_bytes(changed[harm])
