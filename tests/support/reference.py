@@ -543,6 +543,9 @@ VALUES = [
     ("ckptvcs.domain.compare", "ComponentDifference"),
     ("ckptvcs.domain.compare", "Change"),
     ("ckptvcs.porcelain.compare", "Distance"),
+    ("ckptvcs.porcelain.sharing", "Pushed"),
+    ("ckptvcs.porcelain.fetch", "Fetched"),
+    ("ckptvcs.porcelain.sharing", "Pulled"),
 ]
 
 
