@@ -49,10 +49,14 @@ VERBS: Final[dict[str, dict[str, str]]] = {
     },
     "Upkeep": {
         "policy": "Show the policy, and calibrate it by past training.",
+        "hooks": "Install and remove git hooks.",
         "doctor": "Say what is wrong here, and what mends it.",
         "completion": "Print the script that completes ckpt in a shell.",
     },
 }
+
+HIDDEN: Final = ("hook",)
+"""Verbs that programs call."""
 
 EPILOG: Final = """\b
 A revision is anything git knows (branch, tag, commit), the beginning of a
@@ -72,7 +76,7 @@ class LazyGroup(click.Group):
         return [name for verbs in VERBS.values() for name in verbs]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.list_commands(ctx):
+        if cmd_name not in (*self.list_commands(ctx), *HIDDEN):
             return None
         command = getattr(import_module(f"ckptvcs.cli.{cmd_name}"), "command")  # noqa: B009 - mypy cannot know it
         assert isinstance(command, click.Command)

@@ -9,7 +9,7 @@ import click
 from ckptvcs.cli.options import dry_run_option, json_option, open_repo, remote_options, revision_argument, track_option
 
 if TYPE_CHECKING:
-    from ckptvcs.porcelain.fetch import ObjectsPlan
+    from ckptvcs.porcelain.pull import PullPlan
 
 
 @click.command()
@@ -43,45 +43,29 @@ def command(
       ckpt pull golden/base --component model
     """
     from ckptvcs.cli import render, waiting
-    from ckptvcs.errors import UsageError
-    from ckptvcs.porcelain import fetch
+    from ckptvcs.porcelain import pull
 
     repo = open_repo(ctx)
-    if revision is None and components:
-        raise UsageError(
-            "a part of what?",
-            why="--component is for a revision that is named",
-            next_step="ckpt pull REV --component C",
-        )
+    begin = pull.plan_pull if dry_run else pull.begin
     with waiting.busy(f"fetching from '{to}'"):
-        found = fetch.plan_fetch(repo, to) if dry_run else fetch.fetch(repo, to)
-        ahead = fetch.upstream(repo, to) if revision is None else None
-        wanted = revision or ahead or repo.history.head()
-        plan = None if wanted is None else fetch.plan_objects(repo, wanted, components=components, track=track)
-    notes = list(found.notes)
-    if plan is not None and not dry_run:
+        plan = begin(repo, revision, components=components, to=to, track=track)
+    notes = plan.fetched.notes
+    if not dry_run:
         with waiting.progress("fetching", plan.nbytes) as advance:
-            notes += fetch.fetch_objects(repo, plan, remote=remote, progress=advance)
-    if revision is None and not dry_run:
-        fetch.advance(repo, ahead)
+            notes = pull.execute(repo, plan, remote=remote, progress=advance)
     for text in notes:
         render.note(text)
     if as_json:
-        told = {"to": to, "refs": found.moved, "commit": ahead, **_objects(plan), "dry_run": dry_run}
-        render.answer_json(told)
+        told = {"to": to, "refs": plan.fetched.moved, "commit": plan.ahead, "dry_run": dry_run}
+        render.answer_json({**told, "objects": plan.count, "bytes": plan.nbytes})
     else:
-        render.answer(_worded(plan, ahead, dry_run=dry_run))
+        render.answer(_worded(plan, dry_run=dry_run))
 
 
-def _worded(plan: ObjectsPlan | None, ahead: str | None, *, dry_run: bool) -> str:
+def _worded(plan: PullPlan, *, dry_run: bool) -> str:
     from ckptvcs.cli import render
 
-    objects = _objects(plan)
-    count = f"{objects['objects']} objects ({render.size(objects['bytes'])})"
+    count, ahead = f"{plan.count} objects ({render.size(plan.nbytes)})", plan.ahead
     if dry_run:  # of what was not fetched yet, nobody here knows which objects it needs
         return f"would bring {count} of what is known here{f', and go on to {ahead[:10]}' if ahead else ''}"
     return f"{count} came{f'; the branch is at {ahead[:10]} now' if ahead else ''}"
-
-
-def _objects(plan: ObjectsPlan | None) -> dict[str, int]:
-    return {"objects": len(plan.missing) if plan else 0, "bytes": plan.nbytes if plan else 0}

@@ -67,6 +67,31 @@ class Checkout:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """What the git hooks do that `ckpt hooks install` brings."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    materialise: Literal["auto", "tell"] = field(
+        default="auto",
+        metadata=_described(
+            "after git moved HEAD: `auto` puts the checkpoint that is there into the workspace, `tell` only says that it differs"
+        ),
+    )
+    max_mib: int = field(
+        default=10, metadata=_described("MiB that a raw checkpoint may have to enter git; larger ones are refused")
+    )
+
+    def __post_init__(self) -> None:
+        """Check what types cannot say.
+
+        Raises:
+            BadValue: a value cannot be used.
+        """
+        _check_at_least("max_mib", self.max_mib, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Improvement:
     """A save whenever a metric is better than at any save before."""
 
@@ -297,6 +322,7 @@ class Config:
     audit: Audit = field(
         default_factory=Audit, metadata=_described("what the ledger is told of checkpoints that are given out")
     )
+    hooks: Hooks = field(default_factory=Hooks, metadata=_described("what git hooks do"))
     save: Save | None = field(
         default=None,
         metadata=_described(

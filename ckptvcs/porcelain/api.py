@@ -14,6 +14,7 @@ from ckptvcs.porcelain.describe import Options
 from ckptvcs.porcelain.init import execute as execute_init
 from ckptvcs.porcelain.init import plan_init
 from ckptvcs.porcelain.repo import Repository
+from ckptvcs.porcelain.sharing import Sharing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ckptvcs.porcelain.commit import Receipt
 
 
-class Repo:
+class Repo(Sharing):
     """A ckptvcs repository.
 
     Args:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ckptvcs.domain.checkpoint import Checkpoint
     from ckptvcs.porcelain.repo import Repository
     from ckptvcs.storage.files import Lock
-    from ckptvcs.storage.history.repository import CommitId
+    from ckptvcs.storage.history.repository import BlobId, CommitId
     from ckptvcs.storage.names import ObjectRef
 
 
@@ -153,6 +153,47 @@ def plan_restore(
             components=tuple(names),
         ),
     )
+
+
+def plan_follow(repo: Repository, before: CommitId | None) -> CheckoutPlan | None:
+    """Look what brings the workspace to HEAD, which git has moved; change nothing.
+
+    Args:
+        repo: the repository.
+        before: where HEAD was; None if nobody knows.
+
+    Returns:
+        None if HEAD has the checkpoints that were there before, or no commit.
+
+    Raises:
+        Unsaved: a workspace directory holds files that are saved nowhere.
+    """
+    head = repo.history.head()
+    if head is None:
+        return None
+    held = _manifests(repo, before) if before else {}
+    now = _manifests(repo, head)
+    found = [checkpoint_at(repo, head, track) for track, blob in now.items() if held.get(track) != blob]
+    checkpoints = tuple(checkpoint for checkpoint in found if checkpoint is not None)
+    removals = tuple(repo.workspace(track) for track in sorted(held.keys() - now.keys()))
+    if not checkpoints and not removals:
+        return None
+    return _checked(
+        repo,
+        CheckoutPlan(
+            commit=head,
+            move_head=False,
+            branch=None,
+            new_branch=False,
+            placements=tuple(_placement(repo, checkpoint) for checkpoint in checkpoints),
+            removals=removals,
+            checkpoints=checkpoints,
+        ),
+    )
+
+
+def _manifests(repo: Repository, commit: CommitId) -> dict[str, BlobId | None]:
+    return {track: repo.history.blob_id(commit, repo.manifest_path(track)) for track in tracks_at(repo, commit)}
 
 
 def refuse_unsaved(repo: Repository, commit: CommitId) -> None:

@@ -39,6 +39,11 @@ class Surroundings:
         user = self.variables.get("DVC_GLOBAL_CONFIG_DIR") or platformdirs.user_config_dir("dvc", "iterative")
         return Path(system) / "config", Path(user) / "config"
 
+    @property
+    def no_hooks(self) -> bool:
+        """Whether hooks have nothing to do: `ckpt` itself is at work, or the user wants it so."""
+        return bool(self.variables.get("CKPT_NO_HOOKS"))
+
     def identity(self, configured: tuple[str | None, str | None]) -> Identity:
         """Who makes commits: git's environment variables, else what git's configuration says.
 

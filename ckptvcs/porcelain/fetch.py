@@ -40,6 +40,7 @@ class Fetched:
     moved: tuple[str, ...]
     """Refs that are new, or somewhere else than before."""
     notes: tuple[str, ...]
+    """What the user should know."""
 
 
 def fetch(repo: Repository, to: str = ORIGIN) -> Fetched:

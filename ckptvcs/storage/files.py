@@ -52,26 +52,34 @@ def fsync_dir(path: str | Path, dir_fd: int | None = None) -> None:
         os.close(fd)
 
 
-def write_atomic(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o666, exactly: bool = False) -> None:
     """Replace a file, durably; its folder must exist.
+
+    Args:
+        path: the file; if it is a link, the link is replaced.
+        data: its bytes.
+        mode: its permissions.
+        exactly: whether it gets these whatever the umask says.
 
     Raises:
         StorageError: the disk is full, read-only or failing; the old file is as it was.
     """
     try:
         with open_folder(path.parent) as folder:
-            replace_in(folder, path.name, data, mode)
+            replace_in(folder, path.name, data, mode, exactly=exactly)
     except OSError as err:
         raise from_os_error(err, doing=f"write '{path}'") from err
 
 
-def replace_in(folder: int, name: str, data: bytes, mode: int = 0o666) -> None:
+def replace_in(folder: int, name: str, data: bytes, mode: int = 0o666, *, exactly: bool = False) -> None:
     """Replace a file in an open folder, durably: the part of `write_atomic` that follows no path."""
     tmp = tmp_name()
     fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=folder)
     try:
         try:
             write_all(fd, data)
+            if exactly:
+                os.fchmod(fd, mode)
             os.fsync(fd)
         finally:
             os.close(fd)

@@ -104,6 +104,8 @@ def test_every_verb_answers_in_json_with_the_keys_of_the_page(world: World, tmp_
     assert keys(ask("pull")) == told("pull")
     assert keys(ask("policy", "show")) == {field.name for field in dataclasses.fields(policy.Config)}
     assert keys(ask("policy", "calibrate")) == told("policy calibrate")
+    assert keys(ask("hooks", "install")) == told("hooks install")
+    assert keys(ask("hooks", "uninstall")) == told("hooks uninstall")
     assert keys(ask("doctor")) == told("doctor")
     assert keys(ask("completion", "bash")) == told("completion")
     assert set(said) == {name.split()[0] for name in reference.JSON} == {verb for v in VERBS.values() for verb in v}

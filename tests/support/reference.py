@@ -272,6 +272,20 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
         ("", "lost_now", "the part of the time that is lost with them"),
         ("", "save", "what can be written into `ckpt.yaml`"),
     ],
+    **{
+        f"hooks {verb}": [
+            ("", "folder", "where git looks for hooks"),
+            ("", "hooks", "a list of `name`, `did`, `why`, `next`; `did` is one of " + deeds),
+            ("", "dry_run", "whether nothing was done"),
+        ]
+        for verb, deeds in (
+            (
+                "install",
+                "`make`, `add` (to a script of others), `renew`, `keep`, and `leave`, of which the other two tell",
+            ),
+            ("uninstall", "`remove` and `take out` (of a script of others)"),
+        )
+    },
     "doctor": [("", "findings", "a list of `what`, `why`, `next_step`; empty if all is well")],
     "completion": [("", "shell", "the shell"), ("", "script", "the script")],
 }
@@ -529,6 +543,9 @@ VALUES = [
     ("ckptvcs.domain.compare", "ComponentDifference"),
     ("ckptvcs.domain.compare", "Change"),
     ("ckptvcs.porcelain.compare", "Distance"),
+    ("ckptvcs.porcelain.sharing", "Pushed"),
+    ("ckptvcs.porcelain.fetch", "Fetched"),
+    ("ckptvcs.porcelain.sharing", "Pulled"),
 ]
 
 
@@ -726,6 +743,11 @@ ENVIRONMENT = [
     ),
     ("`GIT_AUTHOR_EMAIL`, `GIT_COMMITTER_EMAIL`", "their address, likewise"),
     ("`DVC_SYSTEM_CONFIG_DIR`, `DVC_GLOBAL_CONFIG_DIR`", "where DVC's configuration of the system and of the user is"),
+    (
+        "`CKPT_NO_HOOKS`",
+        "if it is set to anything, the hooks of a clone do nothing, as while `ckpt` runs git itself; the hook of a server "
+        "does not look at it",
+    ),
     ("`CKPT_DEBUG`", "if it is set to anything, what should not be possible (exit status 70) is shown as a traceback"),
 ]
 
@@ -777,6 +799,9 @@ best:
 checkout:
   link: hardlink
   on_commit: false
+hooks:
+  materialise: tell
+  max_mib: 50
 save:
   every_n_steps: 1000
   every_n_epochs: 1

@@ -141,7 +141,6 @@ def test_every_verb_has_its_porcelain_and_its_tests():
         "diff": "compare",
         "policy": "calibrate",
         "remote": "remotes",
-        "pull": "fetch",
         "release": "hold",
     }
     alone = {"completion"}

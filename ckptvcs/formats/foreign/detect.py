@@ -14,15 +14,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ckptvcs.errors import FormatError, UsageError
-from ckptvcs.formats import safetensors_file
 from ckptvcs.formats.foreign import artifact_directory, hf_directory, safetensors_source
+from ckptvcs.formats.foreign.heads import LEGACY_MAGIC, looks_like_safetensors
 from ckptvcs.formats.foreign.source import Source, facts_of
 from ckptvcs.formats.foreign.zip_pt import PtFile, looks_like_zip
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_LEGACY_MAGIC: Final = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
 _TAR_MAGIC: Final = b"ustar"
 
 
@@ -67,9 +66,9 @@ def open_file(path: Path) -> Source:
         head = file.read(512)
     if looks_like_zip(head):
         return _open_pt(path)
-    if head.startswith(_LEGACY_MAGIC) or head[257:262] == _TAR_MAGIC:
+    if head.startswith(LEGACY_MAGIC) or head[257:262] == _TAR_MAGIC:
         return _open_legacy(path)
-    if _looks_like_safetensors(head, path.stat().st_size):
+    if looks_like_safetensors(head, path.stat().st_size):
         return safetensors_source.open_safetensors(path)
     raise FormatError(
         f"cannot read '{path}'",
@@ -128,8 +127,3 @@ def _open_legacy(path: Path) -> Source:
         is_leaf=torch_state.is_leaf,
         facts=facts_of(state),
     )
-
-
-def _looks_like_safetensors(head: bytes, size: int) -> bool:
-    length = int.from_bytes(head[:8], "little")
-    return len(head) > 8 and head[8:9] == b"{" and length <= min(size - 8, safetensors_file.MAX_HEADER)

@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Final
 
 from ckptvcs.errors import NotFound, RefMoved, Refused, StorageError
 from ckptvcs.paths import printable
+from ckptvcs.storage.history import program
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ckptvcs.storage.history.repository import CommitId, History
+
+NO_HOOKS: Final = "CKPT_NO_HOOKS"
+"""The environment variable that keeps the hooks of a clone from doing anything; those of a server do not look at it."""
 
 _LATER: Final = ("fetch first", "non-fast-forward", "stale info", "failed to update ref", "cannot lock ref")
 
@@ -41,7 +45,8 @@ class Git:
 
     def __init__(self, history: History, variables: Mapping[str, str]) -> None:
         self._history = history
-        self._variables = {**variables, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+        # Hooks of ours have nothing to look at: what they look for is what whoever calls us does.
+        self._variables = {**variables, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", NO_HOOKS: "1"}
 
     def remotes(self) -> list[str]:
         """The names of the remotes that git knows."""
@@ -55,9 +60,13 @@ class Git:
             StorageError: it does not answer.
         """
         self._check(remote)
-        done = self._run("ls-remote", "--refs", "--quiet", "--", remote)
+        return self.list_refs_at(remote)
+
+    def list_refs_at(self, where: str) -> dict[str, str]:
+        """The same of a remote or an address, which git need not have a name for."""
+        done = self._run("ls-remote", "--refs", "--quiet", "--", where)
         if done.returncode:
-            raise _no_answer(f"look at '{remote}'", done.stderr)
+            raise _no_answer(f"look at '{where}'", done.stderr)
         pairs = (line.split("\t", 1) for line in done.stdout.splitlines())
         return {ref: oid for oid, ref in pairs}
 
@@ -136,19 +145,9 @@ class Git:
             )
 
     def _run(self, *args: str) -> subprocess.CompletedProcess[str]:
-        try:
-            return subprocess.run(
-                ["git", *args],
-                cwd=self._history.root,
-                env=self._variables,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-            )
-        except FileNotFoundError as err:
-            raise StorageError("cannot run git", why="there is no such program", next_step="install git") from err
+        done = program.run(self._history.root, self._variables, *args)
+        said = [stream.decode("utf-8", "replace") for stream in (done.stdout, done.stderr)]
+        return subprocess.CompletedProcess(done.args, done.returncode, *said)
 
 
 def _reasons(rejected: Sequence[str]) -> str:

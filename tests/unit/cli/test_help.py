@@ -20,6 +20,7 @@ WRITERS = [
     *("init", "commit", "merge", "note", "checkout", "restore", "branch", "tag", "export"),
     *("remote add", "push", "fetch", "pull"),
     *("hold", "release", "audit allow", "audit revoke"),
+    *("hooks install", "hooks uninstall"),
 ]
 
 
