@@ -150,7 +150,7 @@ def heads(ctx: click.Context, *, as_json: bool) -> None:  # noqa: ARG001 - it is
     \b
     Examples:
       ckpt audit heads > heads.json
-      ckpt audit verify --pins heads.json && ckpt audit heads > heads.json
+      ckpt audit heads --json | gzip > heads.json.gz
     """
     from ckptvcs.cli import render
     from ckptvcs.porcelain import audit

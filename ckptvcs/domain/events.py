@@ -208,6 +208,8 @@ class Flaw:
     writer: str
     n: int
     what: str
+    unlisted: bool = False
+    """Whether all that is wrong is that its writer may not write."""
 
 
 def sound(writer: str, entries: Iterable[bytes], *, after: Head | None = None) -> tuple[list[Event], Flaw | None]:

@@ -78,7 +78,7 @@ def unlisted(writer: str, events: Sequence[Event], key: PublicKey | None, signer
     for event in events:
         if not signers.may_write(key, event.time):
             what = "nobody signed it" if key is None else _refusal(key, signers)
-            return Flaw(writer=writer, n=event.n, what=what)
+            return Flaw(writer=writer, n=event.n, what=what, unlisted=True)
     return None
 
 

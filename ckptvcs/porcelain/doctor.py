@@ -228,10 +228,14 @@ def _ledger(repo: Repository) -> Iterator[Finding]:
     """The chains of the ledger: is every entry there, and the one that was written?"""
     for flaw in ledger.examine(repo):
         ref = printable(f"refs/ckptvcs/ledger/{flaw.writer}")
+        wrong = "does not count" if flaw.unlisted else "is not as it was written"
+        mend = f"take the chain from another clone: git fetch REMOTE +{ref}:{ref}"
         yield Finding(
-            what=f"entry {flaw.n} of '{ref}' is not as it was written: {printable(flaw.what)}",
-            why="late metrics of that chain count only up to there",
-            next_step=f"take the chain from another clone: git fetch REMOTE +{ref}:{ref}",
+            what=f"entry {flaw.n} of '{ref}' {wrong}: {printable(flaw.what)}",
+            why="that chain counts only up to there",
+            next_step="find out whose it is with 'ckpt audit keys'; 'ckpt audit allow' lists it"
+            if flaw.unlisted
+            else mend,
         )
 
 

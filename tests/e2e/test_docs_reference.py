@@ -89,6 +89,14 @@ def test_every_verb_answers_in_json_with_the_keys_of_the_page(world: World, tmp_
     assert keys(ask("branch", "x")) == told("branch", "with NAME")
     assert keys(ask("tag", "--golden", "x")) == told("tag", "with NAME")
     assert keys(ask("tag")) == told("tag", "each of the list")
+    assert keys(ask("hold", "HEAD", "--why", "x")) == told("hold", "with REV")
+    assert keys(ask("hold")) == told("hold", "each of the list")
+    assert keys(ask("release", "HEAD")) == told("release")
+    assert keys(ask("audit", "allow")) == told("audit allow")
+    for words, status in (("log", 0), ("keys", 0)):
+        assert keys(ask("audit", words, status=status)) == told(f"audit {words}", "each of the list")
+    for words in ("verify", "heads"):
+        assert keys(ask("audit", words)) == told(f"audit {words}")
     assert keys(ask("merge", "HEAD", "HEAD~1")) == told("merge")
     same = told("merge") - {"id", "commit", "step", "grade"}
     assert keys(ask("merge", "main", "HEAD~1", "-n")) == {"dry_run"} | same
@@ -107,6 +115,7 @@ def test_every_verb_answers_in_json_with_the_keys_of_the_page(world: World, tmp_
     assert keys(ask("hooks", "install")) == told("hooks install")
     assert keys(ask("hooks", "uninstall")) == told("hooks uninstall")
     assert keys(ask("doctor")) == told("doctor")
+    assert keys(ask("audit", "revoke", "test@example.com")) == told("audit revoke")
     assert keys(ask("completion", "bash")) == told("completion")
     assert set(said) == {name.split()[0] for name in reference.JSON} == {verb for v in VERBS.values() for verb in v}
 
