@@ -8,7 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.errors import UsageError
-from ckptvcs.porcelain import account, checkout, commit, compare, exchange, incoming, load, log, note, refs, status
+from ckptvcs.porcelain import (
+    account,
+    checkout,
+    commit,
+    compare,
+    exchange,
+    hold,
+    incoming,
+    load,
+    log,
+    note,
+    refs,
+    status,
+)
 from ckptvcs.porcelain.checkpoints import locate, require_checkpoint
 from ckptvcs.porcelain.describe import Options
 from ckptvcs.porcelain.init import execute as execute_init
@@ -111,6 +124,31 @@ class Repo(Sharing):
             UsageError: there is no metric, or a value is no finite number.
         """
         note.execute(self._repo, note.plan_note(self._repo, revision, check_metrics(metrics), message=message))
+
+    def hold(self, revision: str, *, why: str, until: str | None = None) -> str:
+        """Hold a checkpoint: it is kept whatever the policy says.
+
+        Args:
+            revision: which checkpoint.
+            why: for people.
+            until: when it runs out: `2026-12-31`, or `30d` from now; None for no end.
+
+        Returns:
+            What a release calls the hold.
+
+        Raises:
+            UsageError: no reason is given, or the end is past.
+        """
+        event = hold.hold(self._repo, hold.plan_hold(self._repo, revision, why=why, until=until))
+        return f"{event.writer}#{event.n}"
+
+    def release(self, revision: str, *, why: str = "") -> None:
+        """End the holds that a checkpoint has, as far as this clone knows them.
+
+        Raises:
+            NotFound: nobody holds it.
+        """
+        hold.release(self._repo, hold.plan_release(self._repo, revision, why=why))
 
     def merge(
         self,

@@ -149,6 +149,8 @@ def test_the_command_line_holds_lists_and_releases(world: World, history: list[R
 
 
 def test_a_repository_that_is_open_in_python_sees_the_same(repo: Repo, repository: Repository, history: list[Receipt]):
-    held(repository)
+    name = repo.hold("main", why="a paper", until="7d")
 
-    assert repo.show("main").id in account.read(repository).holds
+    assert [one.id for one in account.read(repository).holds[repo.show("main").id]] == [name]
+    repo.release("main")
+    assert account.read(repository).holds == {}
