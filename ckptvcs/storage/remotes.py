@@ -21,12 +21,14 @@ from ckptvcs.storage import files
 from ckptvcs.storage.ingest import NewObject
 from ckptvcs.storage.names import DIR_SUFFIX, ObjectName
 from ckptvcs.storage.objects import LocalStore, missing
+from ckptvcs.storage.sidefiles import FilesystemSide, FolderSide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from ckptvcs.progress import Progress
     from ckptvcs.storage.names import ObjectRef
+    from ckptvcs.storage.sidefiles import SideFiles
 
 T = TypeVar("T")
 
@@ -84,6 +86,9 @@ class Remote(Protocol):
             StorageError: it cannot be written to or read.
         """
 
+    def side_files(self) -> SideFiles:
+        """The small files of our own that lie beside the objects."""
+
 
 class FolderRemote:
     """A remote on a local path, which may be a network share.
@@ -117,6 +122,9 @@ class FolderRemote:
         ranges = self.read(ref.name, 1, 3) == _THROWAWAY[1:3]
         self._store.delete(ref.name)
         return Probe(ranges=ranges, listing=True, exclusive=True, clock_s=clock_s)
+
+    def side_files(self) -> SideFiles:
+        return FolderSide(self.name, self._store.root.parents[1])
 
 
 def _copy_of(ref: ObjectRef, source: LocalStore) -> NewObject:
@@ -298,6 +306,12 @@ class FilesystemRemote:
         except (TypeError, ValueError, NotImplementedError):
             return False
         return False
+
+    # ---- beside the objects
+
+    def side_files(self) -> SideFiles:
+        root = self._root.removesuffix("/files/md5")
+        return FilesystemSide(self.name, self._fs, root, patiently=self._patiently, appears_whole=self._appears_whole)
 
     # ---- patience
 
