@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -116,7 +117,8 @@ class FolderRemote:
             return file.read(end - start)
 
     def probe(self, now: float) -> Probe:
-        ref = self._store.put([NewObject(lambda: [_THROWAWAY], len(_THROWAWAY))])[0]
+        data = _THROWAWAY + secrets.token_bytes(16)  # somebody else may be trying it right now
+        ref = self._store.put([NewObject(lambda: [data], len(data))])[0]
         path = self._store.path(ref.name)
         clock_s = path.stat().st_mtime - now
         ranges = self.read(ref.name, 1, 3) == _THROWAWAY[1:3]
