@@ -1,7 +1,7 @@
 """Leases: a push that has objects to send says so in the store, so that no collector takes away what it needs meanwhile.
 
 The protocol is that of `docs/decisions/0016-leases-and-replicas.md`; its steps are cited as P1 to P7. Ages are by the clock
-of the store. What a process that died left is known in `.git/ckptvcs/leases`, so that looking for it costs no request.
+of the store. What a process that died left is the business of `unfinished`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import msgspec
 from ckptvcs.domain import remote_files
 from ckptvcs.domain.events import is_writer
 from ckptvcs.domain.remote_files import GRACE_S, MAX_BYTES, Marks
-from ckptvcs.errors import Conflict, FormatError, LockHeld, StorageError, from_os_error
+from ckptvcs.errors import Conflict, FormatError, StorageError
 from ckptvcs.paths import printable
 from ckptvcs.porcelain import ledger
-from ckptvcs.storage.files import Lock
-from ckptvcs.storage.history.repository import CommitId
+from ckptvcs.porcelain.unfinished import Unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
-    from pathlib import Path
 
     from ckptvcs.porcelain.repo import Repository
+    from ckptvcs.porcelain.unfinished import Left
+    from ckptvcs.storage.history.repository import CommitId
     from ckptvcs.storage.names import ObjectName
     from ckptvcs.storage.sidefiles import SideFiles
 
@@ -36,40 +36,9 @@ MARGIN_S: Final = 300.0
 """A lease is renewed that much earlier than others stop to respect it: a store may have several clocks."""
 
 _SHOWN: Final = 1000
-_FRESH_S: Final = 60.0
-"""A record without a word that is younger may be of a process that has not locked it yet."""
-_TIPS: Final = 20_000
-"""Commits that are remembered of a push that died; a note of a lock is read up to 1 MiB."""
 
 
 # ---------------------------------------------------------------------------------------------------------------- ours
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Left:
-    """What a push left that died, or that could not be sure of its objects: they are looked at again."""
-
-    record: Path
-    remote: str | None
-    """None if it died before it wrote down anything."""
-    leases: tuple[str, ...]
-    tips: tuple[CommitId, ...]
-
-
-def left_behind(repo: Repository, remotes: Collection[str | None]) -> tuple[Left, ...]:
-    """What pushes of this clone to these remotes left, of which none is running any more."""
-    folder = repo.private / "leases"
-    found = []
-    for record in sorted(folder.iterdir()) if folder.is_dir() else ():
-        try:
-            with Lock(record, timeout_s=0) as lock:
-                note, age_s = lock.read_note(), lock.note_age_s(repo.now().timestamp())
-        except (LockHeld, StorageError):  # it is running, or was done just now
-            continue
-        if note.get("remote") in remotes or (not note and age_s > _FRESH_S):
-            leases, tips = (tuple(map(str, note.get(key) or ())) for key in ("leases", "tips"))
-            found.append(Left(record=record, remote=note.get("remote"), leases=leases, tips=tuple(map(CommitId, tips))))
-    return tuple(found)
 
 
 class Lease:
@@ -98,20 +67,13 @@ class Lease:
         """The files beside its objects."""
         self._repo = repo
         self._claim = claim
-        self._tips = [str(tip) for tip in tips][:_TIPS]
+        self._tips = tips
         self._moving = False
         self.moved = False
         """Whether the refs moved, so that what was claimed has to stay."""
         self._paths: list[str] = []
         self._since = repo.now()
-        folder = repo.private / "leases"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as err:
-            raise from_os_error(err, doing=f"write '{folder}'") from err
-        self._record = folder / secrets.token_hex(8)
-        self._lock = Lock(self._record, timeout_s=repo.lock_wait_s)
-        self._lock.__enter__()
+        self._record = Unfinished(repo, remote)
 
     @property
     def _folder(self) -> str:
@@ -125,16 +87,17 @@ class Lease:
         """
         parts = list(remote_files.parts(self._claim.objects))
         paths = [f"{self._folder}/{secrets.token_hex(16)}.json" for _ in parts]
-        self._note([*self._paths, *paths])
+        old = self._paths
+        self._paths = [*old, *paths]
+        self._note()
         for path, objects in zip(paths, parts, strict=True):
             self.side.write(path, remote_files.to_bytes(msgspec.structs.replace(self._claim, objects=objects)))
-        old, self._paths, self._since = self._paths, paths, self._repo.now()
         _remove(self.side, old)
-        self._note(paths)
+        self._paths, self._since = paths, self._repo.now()
+        self._note()
 
-    def _note(self, paths: Sequence[str]) -> None:
-        tips = self._tips if self._moving else []
-        self._lock.write_note({"remote": self.remote, "leases": list(paths), "tips": tips})
+    def _note(self) -> None:
+        self._record.write(self._paths, self._tips if self._moving else [])
 
     def obey(self) -> None:
         """P2: stop if a collector has condemned what is needed. Nothing is ever uploaded under a condemned name.
@@ -160,18 +123,19 @@ class Lease:
     def about_to_move(self) -> None:
         """From now on the refs may have moved: if this process dies, the next push looks at the objects again."""
         self._moving = True
-        self._note(self._paths)
+        self._note()
 
     def withdraw(self, left: Sequence[Left] = ()) -> None:
         """P7: everybody may do as they like again, also with what pushes before this one left at this remote."""
-        done = [one for one in left if one.remote in (self.remote, None)]
+        done = [one for one in left if one.remote == self.remote]
         _remove(self.side, [*self._paths, *(path for one in done for path in one.leases)])
-        for record in (self._record, *(one.record for one in done)):
-            record.unlink(missing_ok=True)
+        for one in done:
+            one.forget()
+        self._record.forget(self._repo.now().timestamp())
 
     def close(self) -> None:
         """Let go of the record; what was not withdrawn is looked after by the next push."""
-        self._lock.__exit__()
+        self._record.close()
 
 
 def _remove(side: SideFiles, paths: Sequence[str]) -> None:
@@ -179,7 +143,7 @@ def _remove(side: SideFiles, paths: Sequence[str]) -> None:
         for path in paths:
             if path.startswith(f"{INTENTS}/") and ".." not in path:  # a record may be damaged
                 side.remove(path)
-    except StorageError:  # it does not let us, or does not answer: a lease ends by itself
+    except (StorageError, FormatError):  # it does not let us, or does not answer: a lease ends by itself
         return
 
 

@@ -11,6 +11,7 @@ from ckptvcs.paths import printable
 from ckptvcs.porcelain import leases, ledger, replicas
 from ckptvcs.porcelain.checkpoints import checkpoint_at, made_by, pointer_at, tracks_at
 from ckptvcs.porcelain.describe import ref_of
+from ckptvcs.porcelain.unfinished import left_behind
 from ckptvcs.progress import Progress, silent
 from ckptvcs.storage.dvc import pointer
 from ckptvcs.storage.history import ancestry
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ckptvcs.domain.checkpoint import Checkpoint
     from ckptvcs.porcelain.replicas import Copy
     from ckptvcs.porcelain.repo import Repository
+    from ckptvcs.porcelain.unfinished import Left
 
 ORIGIN = "origin"
 _IDS_PER_ENTRY = 500
@@ -46,7 +48,7 @@ class PushPlan:
     needed: tuple[ObjectRef, ...]
     """All of their objects."""
     notes: tuple[str, ...] = ()
-    left: tuple[leases.Left, ...] = ()
+    left: tuple[Left, ...] = ()
     """What pushes left that died."""
 
     @property
@@ -99,7 +101,7 @@ def plan_push(
     updates = [u for ref, oid in refs.items() if (u := _update(ref, oid, theirs)) is not None]
     tips = {ref: CommitId(repo.history.tip(ref) or "") for ref in refs}
     stores = replicas.chosen(repo, remote, copies)
-    left = leases.left_behind(repo, stores)
+    left = left_behind(repo, stores)
     unsure = tips if full else _without_objects(repo, tips, theirs, stores)
     begun = [tip for one in left for oid in one.tips if (tip := ancestry.commit_behind(repo.history, oid)) is not None]
     new = [tips[update.ref] for update in updates]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ckptvcs.errors import CkptvcsError, Conflict, StorageError, UsageError
-from ckptvcs.porcelain.leases import Lease, Left
+from ckptvcs.porcelain.leases import Lease
 from ckptvcs.porcelain.remotes import known, open_remote, require_warm
 from ckptvcs.storage import downloads
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ckptvcs.domain import remote_files
     from ckptvcs.porcelain.repo import Repository
+    from ckptvcs.porcelain.unfinished import Left
     from ckptvcs.progress import Progress
     from ckptvcs.storage.history.repository import CommitId
     from ckptvcs.storage.names import ObjectName, ObjectRef
@@ -131,15 +132,15 @@ def held(
             name = copy.remote.name
             taken.append(Lease(repo, name, copy.remote.side_files(), tips=tips, claim=claims[name]))
             taken[-1].take()  # P1
-        try:
-            yield taken
-        except StorageError:  # refs may have moved, who knows: the next push looks again
-            raise
-        except CkptvcsError:
-            if not any(lease.moved for lease in taken):
-                for lease in taken:
-                    lease.withdraw()
-            raise
+        yield taken
+    except StorageError:  # refs may have moved, who knows: the next push looks again
+        raise
+    except CkptvcsError:
+        if not any(lease.moved for lease in taken):
+            for lease in taken:
+                lease.withdraw()
+        raise
+    else:
         for lease in taken:
             lease.withdraw(left)  # P7
     finally:
