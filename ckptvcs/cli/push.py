@@ -70,7 +70,7 @@ def command(
                 ],
                 "refs": [update.ref for update in plan.updates],
                 "checkpoints": [checkpoint.id for checkpoint in plan.checkpoints],
-                "objects": sum(len(copy.missing) for copy in plan.copies),
+                "objects": plan.uploads,
                 "bytes": plan.nbytes,
                 "dry_run": dry_run,
             }

@@ -52,10 +52,9 @@ class PushPlan:
     """What pushes left that died."""
 
     @property
-    def missing(self) -> tuple[ObjectRef, ...]:
-        """Objects that at least one of the remotes does not have."""
-        lacking = {ref.name for copy in self.copies for ref in copy.missing}
-        return tuple(ref for ref in self.needed if ref.name in lacking)
+    def uploads(self) -> int:
+        """How many objects are to be uploaded, to all remotes together."""
+        return sum(len(copy.missing) for copy in self.copies)
 
     @property
     def nbytes(self) -> int:
@@ -64,7 +63,7 @@ class PushPlan:
 
     @property
     def is_empty(self) -> bool:
-        return not self.updates and not self.missing
+        return not self.updates and not self.uploads
 
 
 def plan_push(
