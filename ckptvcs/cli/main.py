@@ -41,7 +41,7 @@ VERBS: Final[dict[str, dict[str, str]]] = {
         "export": "Write a checkpoint for other programs.",
     },
     "Share": {
-        "remote": "List and add the remotes that objects go to.",
+        "remote": "List, show and add the remotes that objects go to.",
         "push": "Push branches, tags, the ledger, and the objects of their checkpoints.",
         "fetch": "Fetch branches, tags and the ledger; no objects.",
         "pull": "Fetch, and bring objects: of the branch that is checked out, or of REV.",

@@ -84,53 +84,43 @@ def _say(found: Calibration) -> None:
 
 def _lines(numbers: Proposal) -> list[tuple[str, str]]:
     """The numbers behind the proposal, in words."""
-    from ckptvcs.cli.render import counted
+    from ckptvcs.cli.render import counted, duration
 
     lines = [
         (
             "recorded",
             f"{counted(numbers.saves, 'save')} of {counted(numbers.runs, 'run')} with {counted(numbers.starts, 'start')},"
-            f" up for {_time(numbers.uptime_s)}",
+            f" up for {duration(numbers.uptime_s)}",
         ),
         (
             "failures",
-            f"{numbers.failures}, and {counted(numbers.preemptions, 'preemption')}; one in {_time(numbers.mtbf_s)}, "
-            f"at least {_time(numbers.mtbf_low_s)}"
-            + (f", at most {_time(numbers.mtbf_high_s)}" if numbers.mtbf_high_s is not None else ""),
+            f"{numbers.failures}, and {counted(numbers.preemptions, 'preemption')}; one in {duration(numbers.mtbf_s)}, "
+            f"at least {duration(numbers.mtbf_low_s)}"
+            + (f", at most {duration(numbers.mtbf_high_s)}" if numbers.mtbf_high_s is not None else ""),
         ),
     ]
     if numbers.cost_median_s is not None and numbers.cost_p90_s is not None:
-        lines.append(("cost", f"{_time(numbers.cost_median_s)} of training (nine of ten: {_time(numbers.cost_p90_s)})"))
+        lines.append(
+            ("cost", f"{duration(numbers.cost_median_s)} of training (nine of ten: {duration(numbers.cost_p90_s)})")
+        )
     if numbers.duration_median_s is not None and numbers.duration_p90_s is not None:
-        durable = f"{_time(numbers.duration_median_s)} (nine of ten: {_time(numbers.duration_p90_s)})"
+        durable = f"{duration(numbers.duration_median_s)} (nine of ten: {duration(numbers.duration_p90_s)})"
         lines.append(("durable", f"after {durable}"))
     if numbers.young_s is not None and numbers.daly_s is not None and numbers.budget_s is not None:
         lines += [
-            ("Young", f"every {_time(numbers.young_s)}"),
-            ("Daly", f"every {_time(numbers.daly_s)}"),
-            ("budget", f"every {_time(numbers.budget_s)} or more, for saves to take {numbers.overhead:.1%} at most"),
+            ("Young", f"every {duration(numbers.young_s)}"),
+            ("Daly", f"every {duration(numbers.daly_s)}"),
+            ("budget", f"every {duration(numbers.budget_s)} or more, for saves to take {numbers.overhead:.1%} at most"),
         ]
     if numbers.now_s is not None:
-        lines.append(("until now", f"every {_time(numbers.now_s)}{_lost(numbers.lost_now)}"))
+        lines.append(("until now", f"every {duration(numbers.now_s)}{_lost(numbers.lost_now)}"))
     if numbers.interval_s is not None:
-        lines.append(("proposed", f"every {_time(numbers.interval_s)}{_lost(numbers.lost)}"))
+        lines.append(("proposed", f"every {duration(numbers.interval_s)}{_lost(numbers.lost)}"))
     return lines
 
 
 def _lost(part: float | None) -> str:
     return "" if part is None else f", which loses {part:.1%} of the time"
-
-
-def _time(seconds: float) -> str:
-    """A duration for people: `0.84 s`, `90 s`, `2.5 h`."""
-    for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * length:
-            return f"{_two_digits(seconds / length)} {unit}"
-    return f"{_two_digits(seconds)} s"
-
-
-def _two_digits(number: float) -> str:
-    return f"{number:.2g}" if number < 10 else f"{number:.0f}"
 
 
 def _as_yaml(document: Any) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @click.option("--all", "everything", is_flag=True, help="All branches and tags.")
 @click.option("--full", is_flag=True, help="Look at every checkpoint, not only at those that the git remote lacks.")
 @click.option("--verify", is_flag=True, help="Read back from the remote all that was needed.")
+@click.option("--replicas", type=int, metavar="N", help="How many remotes have to have the objects, for this push.")
 @remote_options
 @json_option
 @dry_run_option
@@ -28,6 +29,7 @@ def command(
     everything: bool,
     full: bool,
     verify: bool,
+    replicas: int | None,
     to: str,
     remote: str | None,
     as_json: bool,
@@ -35,35 +37,40 @@ def command(
 ) -> None:
     """Push branches, tags, the ledger, and the objects of their checkpoints.
 
-    Objects go first, each checked on arrival; then all refs move at once. What was interrupted goes on where it was.
+    Objects go first, each checked on arrival, to as many remotes as 'replicas' in ckpt.yaml says; then all refs move at
+    once. What was interrupted goes on where it was.
 
     \b
     Examples:
       ckpt push
       ckpt push exp-a golden/base
       ckpt push --all --verify
+      ckpt push --replicas 2
     """
     from ckptvcs.cli import render, waiting
     from ckptvcs.porcelain import push
 
     repo = open_repo(ctx)
     with waiting.busy(f"asking '{to}'"):
-        plan = push.plan_push(repo, names, to=to, remote=remote, everything=everything, full=full)
+        plan = push.plan_push(repo, names, to=to, remote=remote, everything=everything, full=full, copies=replicas)
     for text in plan.notes:
         render.note(text)
     if not dry_run:
         with waiting.progress(
-            "pushing", plan.nbytes + (sum(r.nbytes for r in plan.needed) if verify else 0)
+            "pushing", plan.nbytes + (sum(r.nbytes for r in plan.needed) * len(plan.copies) if verify else 0)
         ) as advance:
             push.execute(repo, plan, verify=verify, progress=advance)
     if as_json:
         render.answer_json(
             {
                 "to": plan.to,
-                "remote": None if plan.remote is None else plan.remote.name,
+                "remotes": [
+                    {"name": copy.remote.name, "objects": len(copy.missing), "bytes": copy.nbytes}
+                    for copy in plan.copies
+                ],
                 "refs": [update.ref for update in plan.updates],
                 "checkpoints": [checkpoint.id for checkpoint in plan.checkpoints],
-                "objects": len(plan.missing),
+                "objects": plan.uploads,
                 "bytes": plan.nbytes,
                 "dry_run": dry_run,
             }
@@ -80,7 +87,7 @@ def _worded(plan: PushPlan, *, dry_run: bool) -> str:
     refs = [update.ref.removeprefix("refs/heads/").removeprefix("refs/tags/") for update in plan.updates]
     named = [render.text(ref) for ref in refs if not ref.startswith("refs/")]
     parts = [f"{', '.join(named) or 'the ledger'} to '{render.text(plan.to)}'"] if plan.updates else []
-    if plan.remote is not None:
-        objects = f"{len(plan.missing)} of {len(plan.needed)} objects ({render.size(plan.nbytes)})"
-        parts.append(f"{objects} of {len(plan.checkpoints)} checkpoints to '{render.text(plan.remote.name)}'")
+    for copy in plan.copies:
+        objects = f"{len(copy.missing)} of {len(plan.needed)} objects ({render.size(copy.nbytes)})"
+        parts.append(f"{objects} of {len(plan.checkpoints)} checkpoints to '{render.text(copy.remote.name)}'")
     return f"{'would push' if dry_run else 'pushed'} {'; '.join(parts)}"

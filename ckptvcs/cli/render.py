@@ -124,6 +124,18 @@ def size(nbytes: int) -> str:
     return f"{number:.1f} {unit}"
 
 
+def duration(seconds: float) -> str:
+    """A duration for people: `0.84 s`, `90 s`, `2.5 h`."""
+    for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return f"{_two_digits(seconds / length)} {unit}"
+    return f"{_two_digits(seconds)} s"
+
+
+def _two_digits(number: float) -> str:
+    return f"{number:.2g}" if number < 10 else f"{number:.0f}"
+
+
 def number(value: Any) -> str:
     """A metric for people."""
     return f"{value:.6g}" if isinstance(value, float) else printable(str(value))

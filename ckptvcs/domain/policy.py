@@ -92,6 +92,17 @@ class Hooks:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RemotePolicy:
+    """What a remote is for."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+
+    tier: Literal["warm", "cold"] = field(
+        default="warm", metadata=_described("`warm`: `push` and `pull` use it; `cold`: it is for the archive alone")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Improvement:
     """A save whenever a metric is better than at any save before."""
 
@@ -317,6 +328,14 @@ class Config:
     remote: str | None = field(
         default=None, metadata=_described("DVC remote for checkpoints; its name is written into each pointer")
     )
+    remotes: dict[str, RemotePolicy] = field(
+        default_factory=dict,
+        metadata=_described("what remotes are for, by their names; a remote that is not here is warm"),
+    )
+    replicas: int = field(
+        default=1,
+        metadata=_described("so many warm remotes have the objects of a checkpoint before `push` moves a ref"),
+    )
     best: Best | None = field(default=None, metadata=_described("what `@best` compares"))
     checkout: Checkout = field(default_factory=Checkout, metadata=_described("how files are put into the workspace"))
     audit: Audit = field(
@@ -342,6 +361,8 @@ class Config:
             check_track(self.track)
         except CkptvcsError as err:
             raise ValueError(f"{err.what}: {err.why}") from err
+        if self.replicas < 1:
+            raise ValueError(f"'replicas' has to be at least 1, not {self.replicas}")
         if self.remote is not None and not _REMOTE.fullmatch(self.remote):
             raise ValueError(
                 f"'{self.remote}' cannot be the name of a remote: at most 64 letters, digits, '.', '_', '-', a letter first"

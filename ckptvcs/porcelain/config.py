@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +98,35 @@ def read_config(root: Path, cache: Path) -> Config:
     if len(data) > _MAX_BYTES:
         raise BadConfig(f"cannot read '{path}'", why=f"it has {len(data)} bytes, at most {_MAX_BYTES} are read")
     return _remembered(data, cache) or _parse(data, path, cache)
+
+
+def write_value(root: Path, keys: Sequence[str], value: Any) -> None:
+    """Change one value of `ckpt.yaml`; the rest of it, and its comments, stay. There need not be such a file.
+
+    Args:
+        root: the folder that holds it.
+        keys: the keys that lead to the value.
+        value: the value; None takes the key away.
+
+    Raises:
+        BadConfig: the file cannot be changed without changing more.
+        StorageError: the disk is full, read-only or failing.
+    """
+    from ckptvcs.storage import files
+    from ckptvcs.storage.yaml_edit import with_value
+
+    path = root / FILE
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        changed = with_value(text, keys, value)
+    except (OSError, ValueError) as err:
+        raise BadConfig(
+            f"cannot change '{path}'",
+            why=" ".join(str(err).split()),
+            next_step=f"write '{'.'.join(keys)}' into it by hand",
+        ) from err
+    if changed != text:
+        files.write_atomic(path, changed.encode("utf-8"))
 
 
 DEFAULT_SAVE: Final = Save(interval=Interval(), on_preemption=Preemption(), on_exit=True)

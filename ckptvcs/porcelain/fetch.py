@@ -213,8 +213,8 @@ def fetch_objects(
 
 
 def _in_turn(repo: Repository, first: str | None) -> list[str | None]:
-    """The remotes to try: that one, or the default, and then every other."""
-    there = known(repo)
+    """The remotes to try: that one, or the default, and then every other that is warm."""
+    there = [one for one in known(repo) if one.tier == "warm"]
     begin = first or next((one.name for one in there if one.default), None)
     return [begin, *(one.name for one in there if one.name != begin)]
 

@@ -204,6 +204,15 @@ def iso(time: datetime) -> str:
     return time.astimezone(timezone.utc).isoformat(timespec="microseconds")
 
 
+def this_writer(repo: Repository) -> tuple[str, str]:
+    """Whose chain this clone adds to, and the pseudonym there of who runs this; made if it never did."""
+    from ckptvcs.porcelain.following import locked
+
+    with locked(repo):
+        writer, _ = writer_of(repo)
+    return writer.id, _actor(repo, writer)
+
+
 def writer_id(repo: Repository) -> str | None:
     """Whose chain this clone adds to; None if it never did."""
     known = known_writer(repo)

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 from ckptvcs.digest import digest
 from ckptvcs.errors import NotFound, UsageError
 from ckptvcs.paths import printable
-from ckptvcs.porcelain import ledger
+from ckptvcs.porcelain import leases, ledger, replicas
 from ckptvcs.porcelain.checkpoints import checkpoint_at, made_by, pointer_at, tracks_at
 from ckptvcs.porcelain.describe import ref_of
-from ckptvcs.porcelain.remotes import default_name, open_remote
+from ckptvcs.porcelain.unfinished import left_behind
 from ckptvcs.progress import Progress, silent
-from ckptvcs.storage import downloads
 from ckptvcs.storage.dvc import pointer
 from ckptvcs.storage.history import ancestry
 from ckptvcs.storage.history.ledger import LEDGER
@@ -22,11 +21,13 @@ from ckptvcs.storage.history.transport import Git, RefUpdate
 from ckptvcs.storage.names import ObjectName, ObjectRef
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from ckptvcs.domain import remote_files
     from ckptvcs.domain.checkpoint import Checkpoint
+    from ckptvcs.porcelain.replicas import Copy
     from ckptvcs.porcelain.repo import Repository
-    from ckptvcs.storage.remotes import Remote
+    from ckptvcs.porcelain.unfinished import Left
 
 ORIGIN = "origin"
 _IDS_PER_ENTRY = 500
@@ -39,25 +40,30 @@ class PushPlan:
 
     to: str
     """The git remote."""
-    remote: Remote | None
-    """Where objects go; None if there are none to look at."""
+    copies: tuple[Copy, ...]
+    """The remotes that objects go to, and what each of them lacks; none if there are no objects to look at."""
     updates: tuple[RefUpdate, ...]
     checkpoints: tuple[Checkpoint, ...]
     """Those that the other side does not know yet, newest first."""
     needed: tuple[ObjectRef, ...]
     """All of their objects."""
-    missing: tuple[ObjectRef, ...]
-    """Those that the remote does not have."""
     notes: tuple[str, ...] = ()
+    left: tuple[Left, ...] = ()
+    """What pushes left that died."""
+
+    @property
+    def uploads(self) -> int:
+        """How many objects are to be uploaded, to all remotes together."""
+        return sum(len(copy.missing) for copy in self.copies)
 
     @property
     def nbytes(self) -> int:
-        """Bytes to be uploaded."""
-        return sum(ref.nbytes for ref in self.missing)
+        """Bytes to be uploaded, to all remotes together."""
+        return sum(copy.nbytes for copy in self.copies)
 
     @property
     def is_empty(self) -> bool:
-        return not self.updates and not self.missing
+        return not self.updates and not self.uploads
 
 
 def plan_push(
@@ -68,20 +74,23 @@ def plan_push(
     remote: str | None = None,
     everything: bool = False,
     full: bool = False,
+    copies: int | None = None,
 ) -> PushPlan:
     """Look at everything, change nothing.
 
-    What the other side has is asked there: its refs say which checkpoints it knows, its store which objects it has.
+    What the other side has is asked there: its refs say which checkpoints it knows, its stores which objects they have.
 
     Args:
         repo: the repository.
         names: branches and tags; the branch that is checked out if there are none.
         to: the git remote.
-        remote: the DVC remote; None for the one of ckpt.yaml, or DVC's default.
+        remote: the DVC remote to begin with; None for the one of ckpt.yaml, or DVC's default.
         everything: all branches and tags.
         full: look at the objects of every checkpoint, not only of those that the git remote does not know yet.
+        copies: how many remotes have to have them; None for what ckpt.yaml says.
 
     Raises:
+        UsageError: there is nothing to push, or there are not as many remotes.
         NotFound: no such branch, tag or remote.
         MissingObject: an object is neither here nor there.
     """
@@ -90,57 +99,58 @@ def plan_push(
     refs = _refs(repo, names, everything=everything)
     updates = [u for ref, oid in refs.items() if (u := _update(ref, oid, theirs)) is not None]
     tips = {ref: CommitId(repo.history.tip(ref) or "") for ref in refs}
-    remote = remote or default_name(repo)
-    unsure = tips if full else _without_objects(repo, tips, theirs, remote)
-    checkpoints = tuple(
-        {
-            checkpoint.id: checkpoint
-            for known, some in (([], unsure), (list(theirs.values()), {u.ref: tips[u.ref] for u in updates}))
-            for checkpoint in _checkpoints(repo, list(some.values()), [CommitId(oid) for oid in known])
-        }.values()
+    stores = replicas.chosen(repo, remote, copies)
+    left = left_behind(repo, stores)
+    unsure = tips if full else _without_objects(repo, tips, theirs, stores)
+    begun = [tip for one in left for oid in one.tips if (tip := ancestry.commit_behind(repo.history, oid)) is not None]
+    new = [tips[update.ref] for update in updates]
+    found = (
+        *_checkpoints(repo, [*unsure.values(), *begun], []),
+        *_checkpoints(repo, new, [CommitId(oid) for oid in theirs.values()]),
     )
+    checkpoints = tuple({checkpoint.id: checkpoint for checkpoint in found}.values())
     updates += [u for ref, oid in _ledger(repo).items() if (u := _update(ref, oid, theirs)) is not None]
-    opened = open_remote(repo, remote) if checkpoints else None
-    needed = tuple({ref.name: ref for c in checkpoints for ref in _objects(repo, c)}.values())
-    there = opened.sizes([ref.name for ref in needed]) if opened is not None else {}
-    missing = {ref.name: ref for ref in needed if there.get(ref.name) != ref.nbytes}
-    lost = _lost(repo, checkpoints, missing, theirs)
-    checkpoints = tuple(checkpoint for checkpoint in checkpoints if checkpoint not in lost)
-    needed = tuple({ref.name: ref for c in checkpoints for ref in _objects(repo, c)}.values())
+    needed = _needed(repo, checkpoints)
+    looked = replicas.look(repo, stores, needed) if checkpoints else ()
+    lost = _lost(repo, checkpoints, replicas.nowhere(repo, looked), theirs)
+    if lost:
+        checkpoints = tuple(checkpoint for checkpoint in checkpoints if checkpoint not in lost)
+        needed = _needed(repo, checkpoints)
+        looked = tuple(copy.only(needed) for copy in looked)
     return PushPlan(
         to=to,
-        remote=opened,
+        copies=looked,
         updates=tuple(updates),
         checkpoints=checkpoints,
         needed=needed,
-        missing=tuple(ref for ref in needed if ref.name in missing),
         notes=tuple(
             f"checkpoint {c.id[:10]} is at '{to}', and some of its objects are neither here nor in a store"
             for c in lost
         ),
+        left=left,
     )
+
+
+def _needed(repo: Repository, checkpoints: Sequence[Checkpoint]) -> tuple[ObjectRef, ...]:
+    return tuple({ref.name: ref for c in checkpoints for ref in _objects(repo, c)}.values())
 
 
 def _lost(
     repo: Repository,
     checkpoints: Sequence[Checkpoint],
-    missing: Mapping[ObjectName, ObjectRef],
+    nowhere: Collection[ObjectName],
     theirs: Mapping[str, str],
 ) -> list[Checkpoint]:
     """Checkpoints that others see already, and that we cannot complete: no reason not to push ours."""
-
-    def is_here(ref: ObjectRef) -> bool:
-        return repo.objects.store.nbytes(ref.name) == ref.nbytes
-
-    incomplete = [c for c in checkpoints if any(r.name in missing and not is_here(r) for r in _objects(repo, c))]
+    incomplete = [c for c in checkpoints if any(ref.name in nowhere for ref in _objects(repo, c))] if nowhere else []
     tips = [tip for oid in theirs.values() if (tip := ancestry.commit_behind(repo.history, oid)) is not None]
     return [c for c in incomplete if any(repo.history.is_ancestor(CommitId(c.commit), tip) for tip in tips)]
 
 
 def _without_objects(
-    repo: Repository, tips: Mapping[str, CommitId], theirs: Mapping[str, str], remote: str | None
+    repo: Repository, tips: Mapping[str, CommitId], theirs: Mapping[str, str], stores: Sequence[str | None]
 ) -> dict[str, CommitId]:
-    """Those refs that the git remote has, whose checkpoints nobody pushed to the store: plain git brought them there."""
+    """Those refs that the git remote has, whose checkpoints nobody pushed to all stores: plain git brought them there."""
     found = {}
     for ref in tips.keys() & theirs.keys():
         there = ancestry.commit_behind(repo.history, theirs[ref])
@@ -148,7 +158,7 @@ def _without_objects(
             continue
         held = [checkpoint_at(repo, there, track) for track in tracks_at(repo, there)]
         ids = {checkpoint.id for checkpoint in held if checkpoint is not None}
-        if ids and not ledger.were_pushed(repo, ids, remote):
+        if ids and not all(ledger.were_pushed(repo, ids, store) for store in stores):
             found[ref] = there
     return found
 
@@ -231,24 +241,48 @@ def execute(repo: Repository, plan: PushPlan, *, verify: bool = False, progress:
         RefMoved: somebody pushed meanwhile.
         StorageError: remote or store do not answer, or are full; no ref was moved.
     """
-    if plan.remote is not None:
-        repo.objects.check(plan.missing)
-        plan.remote.upload(plan.missing, repo.objects.store, progress)
-        if verify:
-            downloads.verify(plan.remote, plan.needed, progress)
-    updates = list(plan.updates)
-    if plan.checkpoints and plan.remote is not None:
-        _tell(repo, plan, plan.remote.name)
-        chain = _ledger(repo)
-        updates = [u for u in updates if u.ref not in chain]
-        updates += [RefUpdate(ref=ref, old=None, new=oid) for ref, oid in chain.items()]
-    if updates:
-        Git(repo.history, repo.around.variables).push(plan.to, updates)
+    git = Git(repo.history, repo.around.variables)
+    if not plan.copies or not plan.checkpoints:
+        if plan.updates:
+            git.push(plan.to, plan.updates)
+        return
+    claims = {copy.remote.name: _claim(repo, plan, copy) for copy in plan.copies}
+    with replicas.held(repo, plan.copies, claims, tips=_tips(repo, plan), left=plan.left) as taken:
+        replicas.bring(repo, plan.copies, plan.needed, taken, verify=verify, progress=progress)
+        ledger.append_all(repo, [entry for copy in plan.copies for entry in _told(plan, copy)])
+        for lease in taken:
+            lease.about_to_move()
+        git.push(plan.to, _with_chain(repo, plan.updates))
+        replicas.settle(repo, plan.copies, plan.needed, taken)
 
 
-def _tell(repo: Repository, plan: PushPlan, remote: str) -> None:
-    """Tell the ledger which checkpoints are in a remote now."""
+def _tips(repo: Repository, plan: PushPlan) -> list[CommitId]:
+    """What to look at again if this push dies: the commits whose histories hold all that it is about."""
+    found = {tip for update in plan.updates if (tip := ancestry.commit_behind(repo.history, update.new)) is not None}
+    return [*sorted(found), *(tip for one in plan.left for tip in one.tips)]
+
+
+def _with_chain(repo: Repository, updates: Sequence[RefUpdate]) -> list[RefUpdate]:
+    chain = _ledger(repo)
+    others = [update for update in updates if update.ref not in chain]
+    return others + [RefUpdate(ref=ref, old=None, new=oid) for ref, oid in chain.items()]
+
+
+def _claim(repo: Repository, plan: PushPlan, copy: Copy) -> remote_files.Lease:
+    newest = CommitId(plan.checkpoints[0].commit)
+    return leases.claim_of(
+        repo,
+        refs=[update.ref for update in plan.updates],
+        repository=ancestry.first(repo.history, newest),
+        objects=[ref.name for ref in plan.needed],
+        nbytes=copy.nbytes,
+    )
+
+
+def _told(plan: PushPlan, copy: Copy) -> Iterator[ledger.Told]:
+    """What the ledger is told of: which checkpoints are in a remote now."""
     ids = [checkpoint.id for checkpoint in plan.checkpoints]
     for start in range(0, len(ids), _IDS_PER_ENTRY):
         some = ids[start : start + _IDS_PER_ENTRY]
-        ledger.append(repo, ledger.PUSH, remote=remote, checkpoints=some, objects=len(plan.missing), bytes=plan.nbytes)
+        facts = {"checkpoints": some, "objects": len(copy.missing), "bytes": copy.nbytes}
+        yield ledger.PUSH, {"remote": copy.remote.name, **facts}

@@ -1,14 +1,15 @@
-"""The remotes of a repository: which there are, opening one, adding one."""
+"""The remotes of a repository: which there are, what they are for, opening one, adding one."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ckptvcs.errors import UsageError, WouldOverwrite
 from ckptvcs.paths import printable
+from ckptvcs.porcelain import config as configuration
 from ckptvcs.storage.dvc import config as dvc
 from ckptvcs.storage.dvc import remotes as door
 from ckptvcs.storage.objects import LocalStore
@@ -16,7 +17,9 @@ from ckptvcs.storage.remotes import FilesystemRemote, FolderRemote
 
 if TYPE_CHECKING:
     from ckptvcs.porcelain.repo import Repository
-    from ckptvcs.storage.remotes import Probe, Remote
+    from ckptvcs.storage.remotes import Remote
+
+Tier = Literal["warm", "cold"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,34 +29,42 @@ class Known:
     name: str
     url: str
     default: bool
+    tier: Tier
 
 
 def known(repo: Repository) -> list[Known]:
     """Every remote, by name."""
-    config = repo.dvc_config
     default = default_name(repo)
     return [
-        Known(name=name, url=str(options.get("url", "")), default=name == default)
-        for name, options in sorted(config.remotes.items())
+        Known(name=name, url=str(options.get("url", "")), default=name == default, tier=tier_of(repo, name))
+        for name, options in sorted(repo.dvc_config.remotes.items())
     ]
 
 
+def tier_of(repo: Repository, name: str) -> Tier:
+    """What a remote is for."""
+    policy = repo.config.remotes.get(name)
+    return policy.tier if policy is not None else "warm"
+
+
 def default_name(repo: Repository) -> str | None:
-    """The remote that checkpoints go to: that of ckpt.yaml, else DVC's default, else the only one."""
+    """The remote that checkpoints go to: that of ckpt.yaml, else DVC's default, else the only one. A cold one never is."""
     config = repo.dvc_config
-    only = next(iter(config.remotes)) if len(config.remotes) == 1 else None
-    return repo.config.remote or config.default_remote or only
+    warm = [name for name in config.remotes if tier_of(repo, name) == "warm"]
+    only = warm[0] if len(warm) == 1 else None
+    stated = repo.config.remote or config.default_remote
+    return stated if stated and tier_of(repo, stated) == "warm" else only
 
 
 def open_remote(repo: Repository, name: str | None = None) -> Remote:
-    """Open a remote.
+    """Open a remote that objects are pushed to and pulled from.
 
     Args:
         repo: the repository.
         name: of the remote; None for the one that checkpoints go to.
 
     Raises:
-        UsageError: none is named, and there is no default.
+        UsageError: none is named, and there is no default; or it is a cold one.
         NotFound: no remote has that name.
         BadConfig, StorageError: it cannot be opened.
     """
@@ -61,9 +72,29 @@ def open_remote(repo: Repository, name: str | None = None) -> Remote:
     if name is None:
         raise UsageError(
             "there is no remote for checkpoints",
-            why="DVC's configuration has none, or several of which none is the default",
+            why="DVC's configuration has no warm one, or several of which none is the default",
             next_step="run 'ckpt remote add NAME URL --default'",
         )
+    require_warm(repo, name)
+    return open_any(repo, name)
+
+
+def require_warm(repo: Repository, name: str) -> None:
+    """Refuse a cold remote where objects are pushed or pulled.
+
+    Raises:
+        UsageError: it is cold.
+    """
+    if tier_of(repo, name) == "cold":
+        raise UsageError(
+            f"cannot use remote '{printable(name)}' for that",
+            why="it is cold: it is for the archive, and push and pull do without it",
+            next_step="name a warm one: 'ckpt remote list' tells which there are",
+        )
+
+
+def open_any(repo: Repository, name: str) -> Remote:
+    """Open a remote whatever it is for; see `open_remote`."""
     folder = door.local_folder(repo.root, repo.dvc_config, name)
     if folder is not None:
         return FolderRemote(name, LocalStore(folder / "files" / "md5"))
@@ -77,12 +108,21 @@ class AddPlan:
     name: str
     url: str
     default: bool
+    tier: Tier
 
 
-def plan_add(repo: Repository, name: str, url: str, *, default: bool = False) -> AddPlan:
+def plan_add(repo: Repository, name: str, url: str, *, default: bool = False, tier: Tier | None = None) -> AddPlan:
     """Look whether a remote can be added; change nothing.
 
+    Args:
+        repo: the repository.
+        name: of the remote.
+        url: as DVC takes it.
+        default: whether checkpoints go there from now on.
+        tier: what it is for; None for what it was for, or warm.
+
     Raises:
+        UsageError: a cold one cannot be the default.
         WouldOverwrite: there is one of that name with another URL.
     """
     url = as_dvc_writes(url, repo.root)
@@ -93,19 +133,31 @@ def plan_add(repo: Repository, name: str, url: str, *, default: bool = False) ->
             why=f"its URL is {printable(str(there.get('url')))}",
             next_step=f"choose another name, or 'dvc remote modify {printable(name)} url URL'",
         )
-    return AddPlan(name=name, url=url, default=default or not repo.dvc_config.remotes)
+    tier = tier or tier_of(repo, name)
+    if tier == "cold" and (default or name in (repo.config.remote, repo.dvc_config.default_remote)):
+        raise UsageError(
+            f"remote '{printable(name)}' cannot be cold and the default",
+            why="what is pushed goes to the default one, and a cold one is for the archive",
+            next_step="make another one the default, or this one warm",
+        )
+    others = any(one.tier == "warm" for one in known(repo))
+    return AddPlan(name=name, url=url, default=default or (tier == "warm" and not others), tier=tier)
 
 
-def add(repo: Repository, plan: AddPlan) -> Probe:
-    """Add a remote to `.dvc/config`, and try what it can do with a throw-away object.
+def add(repo: Repository, plan: AddPlan) -> Remote:
+    """Add a remote to `.dvc/config`, and what it is for to `ckpt.yaml`; and open it.
 
     Raises:
-        StorageError: it does not let itself be written to, read or listed; its options stay in the configuration, to be
-            mended with `dvc remote modify`.
+        BadConfig: `ckpt.yaml` cannot be changed.
+        StorageError: it cannot be opened, or the disk is full.
     """
+    if plan.tier != tier_of(repo, plan.name):  # first, so that nobody takes a cold one for a warm one
+        tier = None if plan.tier == "warm" else plan.tier
+        configuration.write_value(repo.root, ("remotes", plan.name, "tier"), tier)
+        repo.forget_config()
     dvc.add_remote(repo.root, plan.name, plan.url, default=plan.default)
     repo.forget_dvc_config()
-    return open_remote(repo, plan.name).probe(repo.now().timestamp())
+    return open_any(repo, plan.name)
 
 
 def as_dvc_writes(url: str, root: Path) -> str:

@@ -75,6 +75,10 @@ class Repository:
         """Read DVC's configuration anew when it is next asked for: it was changed."""
         vars(self).pop("dvc_config", None)
 
+    def forget_config(self) -> None:
+        """Read `ckpt.yaml` anew when it is next asked for: it was changed."""
+        vars(self).pop("config", None)
+
     @cached_property
     def index(self) -> LocalIndex:
         from ckptvcs.storage.index import LocalIndex

@@ -26,7 +26,7 @@ class Pushed:
     checkpoints: tuple[str, ...]
     """Ids of those that the other side did not have."""
     objects: int
-    """How many objects were uploaded."""
+    """How many objects were uploaded, to all remotes together."""
     nbytes: int
     """Their size."""
     notes: tuple[str, ...]
@@ -64,6 +64,7 @@ class Sharing:
         remote: str | None = None,
         everything: bool = False,
         full: bool = False,
+        replicas: int | None = None,
         verify: bool = False,
         dry_run: bool = False,
     ) -> Pushed:
@@ -72,27 +73,31 @@ class Sharing:
         Args:
             names: branches and tags; the branch that is checked out if there are none.
             to: the git remote.
-            remote: the DVC remote; the one of ckpt.yaml, or DVC's default, if it is not given.
+            remote: the DVC remote to begin with; the one of ckpt.yaml, or DVC's default, if it is not given.
             everything: all branches and tags.
             full: look at the objects of every checkpoint, not only of those that the git remote does not know yet.
-            verify: read back from the remote all that was needed.
+            replicas: how many remotes have to have the objects; what ckpt.yaml says, if it is not given.
+            verify: read back from each remote all that was needed.
             dry_run: only look; nothing is sent.
 
         Raises:
             RefMoved: somebody pushed meanwhile; pull, then push again.
+            Conflict: a garbage collection has condemned what is needed.
             Refused: a hook or rule of the other side does not allow it.
             IntegrityError: an object is missing or damaged here, or did not arrive as it is; no ref was moved.
             StorageError: a remote does not answer, or is full; no ref was moved.
         """
         names = [names] if isinstance(names, str) else names
-        plan = push.plan_push(self._repo, names, to=to, remote=remote, everything=everything, full=full)
+        plan = push.plan_push(
+            self._repo, names, to=to, remote=remote, everything=everything, full=full, copies=replicas
+        )
         if not dry_run:
             push.execute(self._repo, plan, verify=verify)
         return Pushed(
             to=to,
             refs=tuple(update.ref for update in plan.updates),
             checkpoints=tuple(checkpoint.id for checkpoint in plan.checkpoints),
-            objects=len(plan.missing),
+            objects=plan.uploads,
             nbytes=plan.nbytes,
             notes=plan.notes,
         )

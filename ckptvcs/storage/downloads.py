@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ckptvcs.digest import digest_of_parts, short
 from ckptvcs.errors import WrongDigest
 from ckptvcs.storage.ingest import NewObject
+from ckptvcs.storage.names import DIR_SUFFIX
 from ckptvcs.storage.objects import check_digest
 from ckptvcs.storage.remotes import PARALLEL, PIECE
 
@@ -74,7 +75,7 @@ def download(remote: Remote, refs: Sequence[ObjectRef], to: LocalStore, progress
     with ThreadPoolExecutor(PARALLEL, "ckptvcs-fetch") as pool:
         fetched = Downloads(remote, ordered, pool)
         try:
-            to.put([NewObject(lambda r=ref: fetched.chunks(r), ref.nbytes, "", ref) for ref in ordered], progress)  # type: ignore[misc]
+            to.put([_new(ref, fetched) for ref in ordered], progress)
         except WrongDigest as err:
             wrong = next((ref for ref in refs if ref.name == err.facts.get("object")), None)
             if wrong is None or "remote" in err.facts:
@@ -82,6 +83,11 @@ def download(remote: Remote, refs: Sequence[ObjectRef], to: LocalStore, progress
             raise _other(remote, wrong, err.why) from err
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _new(ref: ObjectRef, fetched: Downloads) -> NewObject:
+    suffix = DIR_SUFFIX if ref.name.endswith(DIR_SUFFIX) else ""
+    return NewObject(lambda: fetched.chunks(ref), ref.nbytes, suffix, ref)
 
 
 def _other(remote: Remote, ref: ObjectRef, why: str) -> WrongDigest:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,12 +22,14 @@ from ckptvcs.storage import files
 from ckptvcs.storage.ingest import NewObject
 from ckptvcs.storage.names import DIR_SUFFIX, ObjectName
 from ckptvcs.storage.objects import LocalStore, missing
+from ckptvcs.storage.sidefiles import FilesystemSide, FolderSide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from ckptvcs.progress import Progress
     from ckptvcs.storage.names import ObjectRef
+    from ckptvcs.storage.sidefiles import SideFiles
 
 T = TypeVar("T")
 
@@ -84,6 +87,9 @@ class Remote(Protocol):
             StorageError: it cannot be written to or read.
         """
 
+    def side_files(self) -> SideFiles:
+        """The small files of our own that lie beside the objects."""
+
 
 class FolderRemote:
     """A remote on a local path, which may be a network share.
@@ -111,12 +117,16 @@ class FolderRemote:
             return file.read(end - start)
 
     def probe(self, now: float) -> Probe:
-        ref = self._store.put([NewObject(lambda: [_THROWAWAY], len(_THROWAWAY))])[0]
+        data = _THROWAWAY + secrets.token_bytes(16)  # somebody else may be trying it right now
+        ref = self._store.put([NewObject(lambda: [data], len(data))])[0]
         path = self._store.path(ref.name)
         clock_s = path.stat().st_mtime - now
         ranges = self.read(ref.name, 1, 3) == _THROWAWAY[1:3]
         self._store.delete(ref.name)
         return Probe(ranges=ranges, listing=True, exclusive=True, clock_s=clock_s)
+
+    def side_files(self) -> SideFiles:
+        return FolderSide(self.name, self._store.root.parents[1])
 
 
 def _copy_of(ref: ObjectRef, source: LocalStore) -> NewObject:
@@ -298,6 +308,12 @@ class FilesystemRemote:
         except (TypeError, ValueError, NotImplementedError):
             return False
         return False
+
+    # ---- beside the objects
+
+    def side_files(self) -> SideFiles:
+        root = self._root.removesuffix("/files/md5")
+        return FilesystemSide(self.name, self._fs, root, patiently=self._patiently, appears_whole=self._appears_whole)
 
     # ---- patience
 

@@ -107,6 +107,7 @@ def test_every_verb_answers_in_json_with_the_keys_of_the_page(world: World, tmp_
     world.git("remote", "add", "origin", "../hub.git")
     assert keys(ask("remote", "add", "share", "../store")) == told("remote add")
     assert keys(ask("remote", "list")) == told("remote list", "each of the list")
+    assert keys(ask("remote", "show", "share")) == told("remote show")
     assert keys(ask("push", "x")) == told("push")
     assert keys(ask("fetch")) == told("fetch")
     assert keys(ask("pull")) == told("pull")

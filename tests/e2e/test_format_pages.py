@@ -24,13 +24,14 @@ import yaml
 from blake3 import blake3
 
 from ckptvcs import errors
-from ckptvcs.domain import events, signers
+from ckptvcs.domain import events, remote_files, signers
 from ckptvcs.domain import manifest as manifests
 from ckptvcs.domain.provenance import Code, DataEntry, Environment, Provenance
 from ckptvcs.formats import components, safetensors_file, tree_file
 from ckptvcs.formats.reading import Artifact, NeutralBuilder, build
-from ckptvcs.porcelain import describe
+from ckptvcs.porcelain import describe, leases
 from ckptvcs.signatures import read_key
+from ckptvcs.storage import sidefiles
 from ckptvcs.storage.dvc import pointer
 from ckptvcs.storage.files import Lock
 from ckptvcs.storage.history import commits, ledger
@@ -50,6 +51,7 @@ EXAMPLES = {
     "pointer-1": ["model.dvc", "directory", ".gitignore", "commit", "tag"],
     "cache": ["schema", "layout"],
     "ledger-1": ["first", "other", "second", "key", "commit", "signers"],
+    "remote-1": ["layout", "lease", "marks", "store"],
 }
 
 
@@ -673,6 +675,49 @@ def test_the_writer_is_what_the_page_says(committed: World):
     assert public.split()[:2] == ["ssh-ed25519", document["key"]]
     assert ref == f"refs/ckptvcs/ledger/{document['id']}"
     assert entry["actor"] == blake3(f"{document['salt']}\0test@example.com".encode()).hexdigest()[:16]
+
+
+# --------------------------------------------------------------------------------------------------------------- remote
+
+
+def test_a_remote_has_the_files_of_the_page(committed: World, tmp_path: Path):
+    committed.git("init", "-q", "--bare", "-b", "main", tmp_path / "hub.git")
+    committed.git("remote", "add", "origin", tmp_path / "hub.git")
+    committed.ckpt("remote", "add", "team", tmp_path / "store")
+    committed.ckpt("push")
+    files = [p for p in sorted((tmp_path / "store").rglob("*")) if p.is_file()]
+
+    assert "\n".join(p.relative_to(tmp_path / "store").as_posix() for p in files) == examples("remote-1")["layout"]
+
+
+SIDE_FILES = {"lease": remote_files.Lease, "marks": remote_files.Marks, "store": remote_files.StoreRecord}
+
+
+@pytest.mark.parametrize("name", SIDE_FILES)
+def test_a_side_file_has_the_bytes_of_the_page(name: str):
+    text = examples("remote-1")[name] + "\n"
+    document = json.loads(text)
+
+    file = remote_files.from_bytes(text.encode(), SIDE_FILES[name], where="the page")
+
+    assert text == json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
+    assert remote_files.to_bytes(file) == text.encode()
+    assert {field: getattr(file, field) for field in document if field != "objects"} == {
+        field: tuple(value) if isinstance(value, list) else value
+        for field, value in document.items()
+        if field != "objects"
+    }
+
+
+def test_the_limits_are_those_of_the_page():
+    page = (PAGES / "remote-1.md").read_text(encoding="utf-8")
+
+    assert f"({remote_files.MAX_BYTES:,} bytes)" in page
+    assert f"sorted | {remote_files.MAX_OBJECTS:,} |" in page
+    assert f"MAXPUSH, which is {remote_files.MAX_PUSH_S / 3600:.0f} hours" in page
+    assert f"GRACE, which is {remote_files.GRACE_S / 3600:.0f} hours" in page
+    assert f"with {leases.MARGIN_S / 60:.0f} minutes to spare" in page
+    assert f"more\nthan {sidefiles.MAX_ENTRIES:,} entries" in page
 
 
 # ---------------------------------------------------------------------------------------------------------------- cache

@@ -126,6 +126,8 @@ def after(place: Place, verb: str, *, done: bool) -> None:
         assert oracle.git(place.folder / "hub.git", "rev-parse", "main") == oracle.git(
             place.world.root, "rev-parse", "main"
         )
+        leases = list((place.folder / "store/.ckptvcs/intents").rglob("*.json"))
+        assert not leases, "a dead push left a lease, and the next one did not remove it"
     else:
         assert oracle.git(place.clone.root, "rev-parse", "main") == oracle.git(
             place.folder / "hub.git", "rev-parse", "main"

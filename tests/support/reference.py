@@ -124,20 +124,44 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
         ("each of the list", "name", "the remote"),
         ("each of the list", "url", "where it is"),
         ("each of the list", "default", "whether checkpoints go there"),
+        ("each of the list", "tier", "`warm` or `cold`"),
     ],
     "remote add": [
         ("", "name", "the remote"),
         ("", "url", "where it is"),
         ("", "default", "whether checkpoints go there"),
-        ("", "can", "`ranges`, `listing`, `exclusive`: what the store was seen to do; null where nothing was done"),
+        ("", "tier", "`warm` or `cold`"),
+        (
+            "",
+            "can",
+            "`ranges`, `listing`, `exclusive`, `clock`: what the store was seen to do; null where nothing was done",
+        ),
         ("", "dry_run", "whether nothing was done"),
+    ],
+    "remote show": [
+        ("", "name", "the remote"),
+        ("", "url", "where it is"),
+        ("", "default", "whether checkpoints go there"),
+        ("", "tier", "`warm` or `cold`"),
+        ("", "store", "id of the store, which all clones see, or null"),
+        ("", "can", "`ranges`, `listing`, `exclusive`, `clock`: what is recorded of the store, or null"),
+        (
+            "",
+            "pushes",
+            "those under way: `writer`, `actor`, `repository`, `refs`, `objects` (how many), `bytes` (to be sent), `age_s`, "
+            "`counts` (whether a collector respects it), of its [lease](format/remote-1.md#leases)",
+        ),
     ],
     "push": [
         ("", "to", "the git remote"),
-        ("", "remote", "the DVC remote; null if no object had to be looked at"),
+        (
+            "",
+            "remotes",
+            "each DVC remote: `name`, `objects`, `bytes`; empty if no object had to be looked at",
+        ),
         ("", "refs", "full names of the refs that moved, or would"),
         ("", "checkpoints", "ids of those that the other side did not have"),
-        ("", "objects", "how many objects were uploaded, or would be"),
+        ("", "objects", "how many objects were uploaded, or would be, to all of them"),
         ("", "bytes", "their size"),
         ("", "dry_run", "whether nothing was done"),
     ],
@@ -873,6 +897,10 @@ version: 1
 directory: checkpoints
 track: teacher
 remote: store
+remotes:
+  archive:
+    tier: cold
+replicas: 2
 best:
   monitor: val_loss
   mode: min
@@ -919,7 +947,8 @@ def keys(cls: Any, prefix: str) -> Iterator[tuple[str, str, str, str]]:
         kind = " or ".join([*words, "a mapping"] if inner else type_texts(hints[field.name]))
         yield code(prefix + field.name), kind, default, field.metadata["description"]
         if inner:
-            yield from keys(inner, f"{prefix}{field.name}.")
+            named = "NAME." if typing.get_origin(hints[field.name]) is dict else ""
+            yield from keys(inner, f"{prefix}{field.name}.{named}")
 
 
 def dataclass_in(kind: Any) -> Any:
@@ -954,7 +983,9 @@ def yaml_of(value: Any) -> str:
 def defaults_as_yaml(cls: Any, indent: str = "") -> str:
     lines = []
     for field in dataclasses.fields(cls):
-        if field.default_factory is not dataclasses.MISSING:
+        if field.default_factory is dict:
+            lines.append(f"{indent}{field.name}: {{}}")
+        elif field.default_factory is not dataclasses.MISSING:
             lines += [
                 f"{indent}{field.name}:",
                 defaults_as_yaml(dataclass_in(typing.get_type_hints(cls)[field.name]), "  "),

@@ -41,6 +41,7 @@ DOORS = {
     "click": ("cli/",),
     "rich": ("cli/waiting.py",),
     "pydantic": ("domain/schema.py",),
+    "ruamel": ("storage/yaml_edit.py",),
     "sqlite3": ("storage/index.py",),
     "cryptography": ("signatures.py",),
     "pickle": (),

@@ -56,3 +56,14 @@ def target(history: History, ref: str) -> str:
     """The git object that a ref names itself: of an annotated tag, the tag."""
     with git_errors(f"read '{ref}'"):
         return str(history.repo.references[ref].resolve().target)
+
+
+def first(history: History, tip: CommitId) -> CommitId:
+    """The commit that a history began with: along the first parents."""
+    with git_errors("look for the first commit"):
+        walker = history.repo.walk(tip)
+        walker.simplify_first_parent()
+        last = tip
+        for each in walker:
+            last = CommitId(str(each.id))
+        return last
