@@ -159,9 +159,9 @@ class FilesystemRemote:
         try:
             info = self._info(name)
         except StorageError as err:
-            if not isinstance(err.__cause__, PermissionError):
+            if not store_errors.says_no_why(err.__cause__):
                 raise
-            # S3 says that too of what is not there, to whoever may list below a prefix alone; and it never says why.
+            # S3 forbids it too where nothing is, to whoever may list below a prefix alone; and of a HEAD it never says why.
             return self._list(name[:2]).get(name)
         return None if info is None else int(info["size"])
 
@@ -279,6 +279,8 @@ class FilesystemRemote:
             try:
                 return self._kind.read(self._path(name), start, end)
             except FileNotFoundError as err:
+                if store_errors.says_no_bucket(err):
+                    raise
                 raise missing(name, f"remote '{self.name}'") from err
 
         return self._patiently(f"read object {short(name)}", look)

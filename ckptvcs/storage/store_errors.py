@@ -64,6 +64,9 @@ _REGION: Final = Meaning(
     "the bucket is in another region", "name the region with 'dvc remote modify {name} region REGION'"
 )
 _CLOCK: Final = Meaning("the clock of this machine is too far off", "set the clock, then run the command again")
+_BAD_REQUEST: Final = Meaning(
+    "it makes no sense of what it was asked", "look at the options of the remote: 'dvc config --list'"
+)
 _FULL: Final = Meaning("there is no room left", "free some space there, then run the command again", TierFull)
 
 _BY_CODE: Final = {
@@ -86,10 +89,12 @@ _BY_CODE: Final = {
     "NoSuchUpload": _LATER,
     "QuotaExceeded": _FULL,
     "301": _REGION,
+    "400": _BAD_REQUEST,
     "401": _UNKNOWN_USER,
     "403": _DENIED,
     "507": _FULL,
 }
+"""What stores call it; the numbers, which say less, come last."""
 _BY_CLASS: Final = {
     "EndpointConnectionError": _UNREACHABLE,
     "ConnectError": _UNREACHABLE,
@@ -105,18 +110,19 @@ _BY_CLASS: Final = {
     "SFTPNoSpaceOnFilesystem": _FULL,
     "SFTPQuotaExceeded": _FULL,
     "PermissionDenied": _UNKNOWN_USER,
+    "ResourceConflict": _NO_FOLDER,
     "PermissionError": _DENIED,
     "FileNotFoundError": _NO_FOLDER,
-    "ResourceConflict": _NO_FOLDER,
 }
+"""What libraries call it, of those that are more than one of these the one that says more first."""
 
 
 def meaning(err: BaseException) -> Meaning:
     """What an error means; something that may pass, where it is none that is known to stay."""
     for table, words in ((_BY_CODE, _codes(err)), (_BY_CLASS, _classes(err))):
-        for word in words:
-            if word in table:
-                return table[word]
+        for word, found in table.items():
+            if word in words:
+                return found
     return _LATER
 
 
@@ -167,6 +173,11 @@ def says_no_bucket(err: BaseException) -> bool:
     return meaning(err) is _NO_BUCKET
 
 
+def says_no_why(err: BaseException | None) -> bool:
+    """Whether a store refused with no more than a number, as S3 does where an answer has no body; another question may tell."""
+    return isinstance(err, PermissionError) or (err is not None and bool({"301", "400", "403"} & set(_codes(err))))
+
+
 def _chain(err: BaseException) -> Iterator[BaseException]:
     """An error and what it was raised from."""
     seen: BaseException | None = err
@@ -178,13 +189,15 @@ def _chain(err: BaseException) -> Iterator[BaseException]:
 
 
 def _codes(err: BaseException) -> list[str]:
-    """What the store called it, the word before the number: S3 in `response`, Azure in `error_code`, HTTP as a status."""
+    """What the store called it: S3 in `response`, Azure in `error_code`; else the HTTP status."""
     found = []
     for one in _chain(err):
         response = getattr(one, "response", None)
-        if isinstance(response, dict):
-            found += [response.get("Error", {}).get("Code"), response.get("ResponseMetadata", {}).get("HTTPStatusCode")]
-        found += [getattr(one, "error_code", None), getattr(one, "status_code", None)]
+        told = response if isinstance(response, dict) else {}
+        code = told.get("Error", {}).get("Code") or getattr(one, "error_code", None)
+        found.append(
+            code or told.get("ResponseMetadata", {}).get("HTTPStatusCode") or getattr(one, "status_code", None)
+        )
     return [str(code) for code in found if code]
 
 
