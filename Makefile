@@ -19,7 +19,7 @@ AZURITE := azurite@3.35.0
 help:
 	@echo "make demo       train a small GPT, kill it, go on exactly, fork, tag, restore (about a minute)"
 	@echo "make test       all tests but the long ones"
-	@echo "make test-long  the long ones: full fault sweeps, deep property runs, power cuts"
+	@echo "make test-long  the long ones: full fault sweeps, deep property runs, power cuts, sharing through Ceph and Azurite"
 	@echo "make bench      measure, and write docs/benchmarks.md"
 	@echo "make lint       ruff and mypy"
 	@echo "make docs       write the pages that are generated from the code"
