@@ -12,13 +12,13 @@ import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from ckptvcs.digest import digest_of_parts, short
 from ckptvcs.errors import CkptvcsError, IntegrityError, StorageError
 from ckptvcs.paths import printable
-from ckptvcs.storage import files
+from ckptvcs.storage import files, store_errors
+from ckptvcs.storage.filesystems import Kind, timestamp
 from ckptvcs.storage.ingest import NewObject
 from ckptvcs.storage.names import DIR_SUFFIX, ObjectName
 from ckptvcs.storage.objects import LocalStore, missing
@@ -39,9 +39,6 @@ PIECE: Final = 8 << 20
 _ATTEMPTS: Final = 4
 _FEW: Final = 128
 """Objects that are asked for one by one; of more, the folders are listed that they lie in."""
-
-_OBJECT_STORES: Final = {"s3", "s3a", "gs", "gcs", "abfs", "az", "abfss", "adl", "oss"}
-"""There an upload appears as a whole; elsewhere it is given its name when it is complete."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,10 +144,9 @@ class FilesystemRemote:
         self.name = name
         self._fs = fs
         self._root = root.rstrip("/")
-        protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
-        self._appears_whole = bool(protocols & _OBJECT_STORES)
-        self._lists = not protocols & {"http", "https"}
-        self._tags_are_md5 = "s3" in protocols
+        self._kind = Kind(fs)
+        self._tags_are_md5 = self._kind.is_s3
+        self._answered = False
         self._made: set[str] = set()
 
     def _path(self, name: ObjectName) -> str:
@@ -161,7 +157,7 @@ class FilesystemRemote:
     def sizes(self, names: Collection[ObjectName]) -> dict[ObjectName, int]:
         wanted = set(names)
         self._fs.invalidate_cache()
-        if len(wanted) <= _FEW or not self._lists:
+        if len(wanted) <= _FEW or not self._kind.lists:
             found = dict(zip(wanted, self._each(self._size, wanted), strict=True))
             return {name: size for name, size in found.items() if size is not None}
         listed: dict[ObjectName, int] = {}
@@ -170,14 +166,22 @@ class FilesystemRemote:
         return {name: size for name, size in listed.items() if name in wanted}
 
     def _size(self, name: ObjectName) -> int | None:
-        info = self._info(name)
+        try:
+            info = self._info(name)
+        except StorageError as err:
+            if not store_errors.says_no_why(err.__cause__):
+                raise
+            # S3 forbids it too where nothing is, to whoever may list below a prefix alone; and of a HEAD it never says why.
+            return self._list(name[:2]).get(name)
         return None if info is None else int(info["size"])
 
     def _info(self, name: ObjectName) -> Any:
         def look() -> Any:
             try:
                 return self._fs.info(self._path(name))
-            except FileNotFoundError:
+            except FileNotFoundError as err:
+                if store_errors.says_no_bucket(err):
+                    raise
                 return None
 
         return self._patiently(f"look at object {short(name)}", look)
@@ -186,7 +190,9 @@ class FilesystemRemote:
         def look() -> Any:
             try:
                 return self._fs.ls(f"{self._root}/{folder}", detail=True)
-            except FileNotFoundError:
+            except FileNotFoundError as err:
+                if store_errors.says_no_bucket(err):
+                    raise
                 return []
 
         entries = self._patiently("list its objects", look)
@@ -202,12 +208,17 @@ class FilesystemRemote:
         # What others take for complete when they see it goes last: a directory names its files.
         for last in (False, True):
             list(self._each(one, [ref for ref in refs if ref.name.endswith(DIR_SUFFIX) is last]))
+        if refs and self._kind.lists and not self._kind.appears_whole:
+            with contextlib.suppress(Exception):  # all that was to be pushed is there; the next push sweeps again
+                self._kind.sweep(self._root, self._path(refs[-1].name))
 
     def _upload(self, ref: ObjectRef, source: LocalStore) -> None:
         local, final = str(source.path(ref.name)), self._path(ref.name)
         doing = f"upload object {short(ref.name)}"
-        if self._appears_whole:
-            self._patiently(doing, lambda: self._fs.put_file(local, final))
+        if self._kind.appears_whole:
+            self._patiently(
+                doing, lambda: self._kind.put(local, final, lambda: self._is_whole(ref, self._now(ref.name)))
+            )
         else:
             self._make_folder(final.rpartition("/")[0])
             tmp = f"{self._root}/{files.tmp_name()}"  # DVC ignores what lies beside its folders
@@ -222,8 +233,8 @@ class FilesystemRemote:
 
     def _rename(self, tmp: str, final: str, ref: ObjectRef) -> None:
         try:
-            self._fs.mv(tmp, final)
-        except OSError:
+            self._kind.move(tmp, final)
+        except Exception:
             size = self._size(ref.name)
             if size is None:
                 raise
@@ -232,7 +243,7 @@ class FilesystemRemote:
                     self._fs.rm_file(tmp)
                 return
             self._fs.rm_file(final)  # SFTP renames onto nothing that is there, and this one is cut short
-            self._fs.mv(tmp, final)
+            self._kind.move(tmp, final)
 
     def _make_folder(self, folder: str) -> None:
         if folder not in self._made:
@@ -241,9 +252,8 @@ class FilesystemRemote:
 
     def _check_arrival(self, ref: ObjectRef) -> None:
         """Believe an upload only for what the store shows: its size, and the MD5 where it computes one."""
-        self._fs.invalidate_cache(self._path(ref.name))
-        info = self._info(ref.name) or {}
-        if info.get("size") != ref.nbytes or not self._is_tagged(ref, info):
+        info = self._now(ref.name)
+        if not self._is_whole(ref, info):
             raise IntegrityError(
                 f"object {short(ref.name)} did not arrive at remote '{self.name}'",
                 why=f"there it has {info.get('size', 'no')} bytes, here {ref.nbytes}",
@@ -251,6 +261,13 @@ class FilesystemRemote:
                 object=ref.name,
                 remote=self.name,
             )
+
+    def _now(self, name: ObjectName) -> Mapping[str, Any]:
+        self._fs.invalidate_cache(self._path(name))
+        return self._info(name) or {}
+
+    def _is_whole(self, ref: ObjectRef, info: Mapping[str, Any]) -> bool:
+        return info.get("size") == ref.nbytes and self._is_tagged(ref, info)
 
     def _is_tagged(self, ref: ObjectRef, info: Mapping[str, Any]) -> bool:
         """Whether the store's own digest is right, as far as it has one.
@@ -270,8 +287,10 @@ class FilesystemRemote:
     def read(self, name: ObjectName, start: int, end: int) -> bytes:
         def look() -> bytes:
             try:
-                return bytes(self._fs.cat_file(self._path(name), start=start, end=end))
+                return self._kind.read(self._path(name), start, end)
             except FileNotFoundError as err:
+                if store_errors.says_no_bucket(err):
+                    raise
                 raise missing(name, f"remote '{self.name}'") from err
 
         return self._patiently(f"read object {short(name)}", look)
@@ -280,34 +299,38 @@ class FilesystemRemote:
 
     def probe(self, now: float) -> Probe:
         path = f"{self._root}/{files.tmp_name()}"
-        if not self._appears_whole:
+        if not self._kind.appears_whole:
             self._make_folder(self._root)
-        self._patiently("write", lambda: self._fs.pipe_file(path, _THROWAWAY))
         try:
+            once = self._patiently("write", lambda: self._write(path))
             info = self._patiently("look", lambda: self._fs.info(path))
-            ranges = self._patiently("read", lambda: self._fs.cat_file(path, start=1, end=3)) == _THROWAWAY[1:3]
-            return Probe(
-                ranges=ranges,
-                listing=self._lists and self._is_listed(path),
-                exclusive=self._refuses_a_second(path),
-                clock_s=_timestamp(info, now),
-            )
+            ranges = self._patiently("read", lambda: self._kind.read(path, 1, 3)) == _THROWAWAY[1:3]
+            listing = self._kind.lists and self._is_listed(path)
+            exclusive = once and self._kind.creates_only_once(path, _THROWAWAY)
         finally:
-            self._fs.rm_file(path)
+            with contextlib.suppress(Exception):  # whoever may only add leaves it there, and DVC looks past it
+                self._fs.rm_file(path)
+        written = timestamp(info)
+        clock_s = None if written is None else written - now
+        return Probe(ranges=ranges, listing=listing, exclusive=exclusive, clock_s=clock_s)
+
+    def _write(self, path: str) -> bool:
+        """Write the throw-away object; returns whether that could be done as what makes a name only once."""
+        try:
+            self._kind.create(path, _THROWAWAY)
+        except Exception as err:
+            if store_errors.says_unsupported(err):
+                self._fs.pipe_file(path, _THROWAWAY)
+                return False
+            if not store_errors.says_exists(err):  # nobody else has that name: the answer to the first try was lost
+                raise
+        return True
 
     def _is_listed(self, path: str) -> bool:
         self._fs.invalidate_cache()
         folder, _, name = path.rpartition("/")
-        return any(entry["name"].endswith(name) for entry in self._fs.ls(folder, detail=True))
-
-    def _refuses_a_second(self, path: str) -> bool:
-        try:
-            self._fs.pipe_file(path, _THROWAWAY, mode="create")
-        except (FileExistsError, OSError):
-            return True
-        except (TypeError, ValueError, NotImplementedError):
-            return False
-        return False
+        entries = self._patiently("list", lambda: self._fs.ls(folder, detail=True))
+        return any(entry["name"].endswith(name) for entry in entries)
 
     # ---- beside the objects
 
@@ -335,33 +358,19 @@ class FilesystemRemote:
         """
         for attempt in range(_ATTEMPTS):
             try:
-                return action()
+                done = action()
             except CkptvcsError:
                 raise
-            except PermissionError as err:
-                raise self._failed(doing, err, "check the credentials: 'dvc remote modify --help'") from err
             except Exception as err:
-                if attempt == _ATTEMPTS - 1:
-                    raise self._failed(doing, err, "run the command again: it goes on where it was") from err
+                # Who never answered is not waited for: the address is wrong, or there is no network.
+                for_good = not store_errors.meaning(err).passes or (
+                    store_errors.is_unreachable(err) and not self._answered
+                )
+                if for_good or attempt == _ATTEMPTS - 1:
+                    what = f"cannot {doing} at remote '{printable(self.name)}'"
+                    raise store_errors.storage_error(what, self.name, err) from err
                 time.sleep(0.2 * 4**attempt)
+            else:
+                self._answered = True
+                return done
         raise AssertionError("unreachable")
-
-    def _failed(self, doing: str, err: Exception, next_step: str) -> StorageError:
-        said = str(err).strip() or type(err).__name__
-        return StorageError(
-            f"cannot {doing} at remote '{self.name}'",
-            why=printable(said.splitlines()[0])[:300],
-            next_step=next_step,
-            remote=self.name,
-        )
-
-
-def _timestamp(info: Any, now: float) -> float | None:
-    """How far ahead the clock is that wrote the time of a file."""
-    for key in ("LastModified", "last_modified", "mtime", "modified"):
-        value = info.get(key)
-        if isinstance(value, datetime):
-            return value.timestamp() - now
-        if isinstance(value, (int, float)):
-            return float(value) - now
-    return None

@@ -3,85 +3,34 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
+import torch
+from _pytest.mark import ParameterSet
 
 from ckptvcs.errors import IntegrityError
-from tests.support import oracle, servers
+from ckptvcs.storage.remotes import PIECE
+from tests.support import oracle, sharing
 from tests.support.same import assert_same
-from tests.support.states import training_state
-from tests.support.world import World, run
+from tests.support.sharing import Shared, Store, commit
+from tests.support.world import World
 
 
-@dataclass
-class Shared:
-    """A repository, the bare one that it is shared through, and a store for objects."""
-
-    world: World
-    hub: str
-    url: str
-    options: dict[str, str] = field(default_factory=dict)
-    git_env: dict[str, str] = field(default_factory=dict)
-
-    def clone(self, where: Path) -> World:
-        run(["git", "clone", "-q", self.hub, str(where)], self.world.root, env=self.git_env)
-        world = World(where)
-        for key, value in (("user.name", "Other"), ("user.email", "other@example.com")):
-            world.git("config", key, value)
-        return world
+def params(*, short: set[str]) -> list[ParameterSet]:
+    return [pytest.param(kind, marks=() if kind in short else pytest.mark.long) for kind in sharing.STORES]
 
 
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[servers.S3]:
-    with servers.s3() as server:
-        yield server
+on_more_stores = pytest.mark.parametrize("shared", params(short={"folder", "s3", "ssh", "webdav"}), indirect=True)
 
 
-@pytest.fixture(scope="module")
-def ssh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Ssh]:
-    if not servers.has_sshd():
-        pytest.skip("there is no sshd")
-    with servers.ssh(tmp_path_factory.mktemp("ssh") / "server") as server:
-        yield server
+@pytest.fixture(params=params(short={"folder", "s3", "ssh"}))
+def shared(request: pytest.FixtureRequest, world: World, tmp_path: Path) -> Shared:
+    hub = sharing.hub(request, "ssh" if request.param == "ssh" else "path", world, tmp_path)
+    return sharing.share(world, hub, sharing.store(request, request.param, tmp_path))
 
 
-@pytest.fixture(params=["folder", "s3", "ssh"])
-def shared(request: pytest.FixtureRequest, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shared:
-    hub = tmp_path / "hub.git"
-    world.git("init", "-q", "--bare", "-b", "main", hub)
-    if request.param == "s3":
-        server = request.getfixturevalue("s3_server")
-        found = Shared(world, str(hub), f"s3://bucket/{tmp_path.name}", server.options)
-    elif request.param == "ssh":
-        server = request.getfixturevalue("ssh_server")
-        found = Shared(world, server.url(hub), server.url(tmp_path / "store"), server.options, server.git)
-        for name, value in server.git.items():
-            monkeypatch.setenv(name, value)
-    else:
-        found = Shared(world, str(hub), str(tmp_path / "store"))
-    world.git("remote", "add", "origin", found.hub)
-    set_up(world, found)
-    world.git("commit", "-qam", "a remote")
-    return found
-
-
-def set_up(world: World, shared: Shared, name: str = "share") -> None:
-    world.dvc("remote", "add", "-d", name, shared.url)
-    for option, value in shared.options.items():
-        world.dvc("remote", "modify", name, option, value)
-
-
-def commit(world: World, seed: int, **options: Any) -> Any:
-    state = training_state(seed, width=16)
-    with world.repo() as repo:
-        repo.commit(state, step=seed, message=f"step {seed}", **options)
-    return state
-
-
+@on_more_stores
 def test_what_was_pushed_is_pulled_bit_for_bit_and_plain_dvc_reads_it(shared: Shared, tmp_path: Path):
     states = {seed: commit(shared.world, seed) for seed in (1, 2)}
 
@@ -102,6 +51,7 @@ def test_what_was_pushed_is_pulled_bit_for_bit_and_plain_dvc_reads_it(shared: Sh
     assert plain.dvc("status").out.strip() == "Data and pipelines are up to date."
 
 
+@on_more_stores
 def test_what_plain_dvc_pushed_is_pulled(shared: Shared, tmp_path: Path):
     state = commit(shared.world, 3)
     shared.world.dvc("push")
@@ -113,6 +63,21 @@ def test_what_plain_dvc_pushed_is_pulled(shared: Shared, tmp_path: Path):
     with other.repo() as repo:
         assert_same(state, dict(repo.load("HEAD")))
     assert other.ckpt("status").out.count("up to date") == 1
+
+
+@on_more_stores
+def test_an_object_of_several_pieces_is_read_in_pieces(shared: Shared, tmp_path: Path):
+    state = {"model": {"weight": torch.arange(5 << 20, dtype=torch.float32)}}
+    with shared.world.repo() as repo:
+        repo.commit(state, step=1)
+    assert max(path.stat().st_size for path in shared.world.objects().values()) > 2 * PIECE
+
+    shared.world.ckpt("push", "--verify")
+
+    other = shared.clone(tmp_path / "other")
+    other.ckpt("pull")
+    with other.repo() as repo:
+        assert_same(state, dict(repo.load("HEAD")))
 
 
 def test_the_other_side_goes_on_and_both_see_one_ledger(shared: Shared, tmp_path: Path):
@@ -187,14 +152,13 @@ HARM = {
 
 @pytest.fixture
 def broken(world: World, tmp_path: Path) -> Shared:
-    hub = tmp_path / "hub.git"
-    world.git("init", "-q", "--bare", "-b", "main", hub)
-    world.git("remote", "add", "origin", hub)
+    hub = sharing.hub_at(world, tmp_path)
+    world.git("remote", "add", "origin", hub.url)
     world.ckpt("remote", "add", "share", tmp_path / "store", "--default")
     world.git("commit", "-qam", "a remote")
     commit(world, 1)
     world.ckpt("push")
-    return Shared(world, str(hub), str(tmp_path / "store"))
+    return Shared(world, hub, Store(str(tmp_path / "store")))
 
 
 def largest(store: Path) -> Path:

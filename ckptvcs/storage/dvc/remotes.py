@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ckptvcs.errors import BadConfig, NotFound, StorageError
+from ckptvcs.errors import BadConfig, CkptvcsError, NotFound, StorageError
 from ckptvcs.paths import printable
+from ckptvcs.storage import store_errors
 
 if TYPE_CHECKING:
     from ckptvcs.storage.dvc.config import DvcConfig
@@ -65,12 +66,16 @@ def open_filesystem(root: Path, config: DvcConfig, name: str) -> tuple[Any, str]
         raise BadConfig(
             f"cannot open remote '{name}'", why=_first_line(err), next_step="see 'dvc remote modify --help'"
         ) from err
-    except (DvcException, AuthError, OSError, ValueError) as err:
+    except (DvcException, AuthError, FileNotFoundError, ValueError) as err:
         raise StorageError(
             f"cannot open remote '{name}'",
             why=_first_line(err),
-            next_step=f"try 'dvc push -r {name}', which opens it too",
+            next_step=f"see its options with 'dvc config --list', and try 'dvc push -r {name}', which opens it too",
         ) from err
+    except CkptvcsError:
+        raise
+    except Exception as err:  # a server that hangs up, or a key that is refused: each library has classes of its own
+        raise store_errors.storage_error(f"cannot open remote '{name}'", name, err) from err
 
 
 def _options(config: DvcConfig, name: str) -> Any:

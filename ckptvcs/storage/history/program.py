@@ -20,7 +20,7 @@ PROGRAM: Final = "ckptvcs.program"
 def run(
     folder: Path, variables: Mapping[str, str], *args: str, data: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run git in a folder, and wait for it. How it ended is for the caller to judge.
+    """Run git in a folder, where it can ask nobody, and wait for it. How it ended is for the caller to judge.
 
     Args:
         folder: where.
@@ -31,12 +31,27 @@ def run(
     Raises:
         StorageError: there is no git.
     """
+    pipe = subprocess.PIPE
     try:
-        return subprocess.run(
-            ["git", *args], cwd=folder, env=dict(variables), input=data, capture_output=True, check=False
+        # Without a terminal: ssh would ask on it for passwords and passphrases, past all that git is told.
+        process = subprocess.Popen(
+            ["git", *args],
+            cwd=folder,
+            env=dict(variables),
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            start_new_session=True,
         )
     except FileNotFoundError as err:
         raise _no_git() from err
+    with process:
+        try:
+            out, err_out = process.communicate(data)
+        except BaseException:
+            process.terminate()  # an interrupt does not reach it; and then it removes its lock files
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err_out)
 
 
 def output(folder: Path, variables: Mapping[str, str], *args: str, data: bytes = b"") -> bytes:

@@ -6,6 +6,7 @@ alone, and a push to a folder would go around it.
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -23,6 +24,14 @@ NO_HOOKS: Final = "CKPT_NO_HOOKS"
 """The environment variable that keeps the hooks of a clone from doing anything; those of a server do not look at it."""
 
 _LATER: Final = ("fetch first", "non-fast-forward", "stale info", "failed to update ref", "cannot lock ref")
+_NO_ENTRY: Final = (
+    "Authentication failed",
+    "Host key verification failed",
+    "Permission denied (",
+    "could not read Password",
+    "could not read Username",
+    "The requested URL returned error: 403",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +55,8 @@ class Git:
     def __init__(self, history: History, variables: Mapping[str, str]) -> None:
         self._history = history
         # Hooks of ours have nothing to look at: what they look for is what whoever calls us does.
-        self._variables = {**variables, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", NO_HOOKS: "1"}
+        quiet = {"GIT_TERMINAL_PROMPT": "0", "SSH_ASKPASS_REQUIRE": "never", "LC_ALL": "C"}
+        self._variables = {**variables, **quiet, NO_HOOKS: "1"}
 
     def remotes(self) -> list[str]:
         """The names of the remotes that git knows."""
@@ -66,7 +76,8 @@ class Git:
         """The same of a remote or an address, which git need not have a name for."""
         done = self._run("ls-remote", "--refs", "--quiet", "--", where)
         if done.returncode:
-            raise _no_answer(f"look at '{where}'", done.stderr)
+            shown = _without_password(where)
+            raise _no_answer(f"look at '{shown}'", shown, done.stderr)
         pairs = (line.split("\t", 1) for line in done.stdout.splitlines())
         return {ref: oid for oid, ref in pairs}
 
@@ -93,9 +104,11 @@ class Git:
             )
         if rejected:
             raise Refused(
-                f"cannot {doing}", why=f"it does not allow that: {_reasons(rejected)}", next_step="ask who keeps it"
+                f"cannot {doing}",
+                why=f"it does not allow that: {_reasons(rejected)}{_words(done.stderr)}",
+                next_step="ask who keeps it",
             )
-        raise _no_answer(doing, done.stderr)
+        raise _no_answer(doing, remote, done.stderr)
 
     def fetch(self, remote: str, specs: Sequence[str] = ()) -> None:
         """Fetch refs.
@@ -119,7 +132,7 @@ class Git:
                 why=f"it has moved what does not move: {_reasons(rejected)}",
                 next_step="find out who did that, before you believe it",
             )
-        raise _no_answer(f"fetch from '{remote}'", done.stderr)
+        raise _no_answer(f"fetch from '{remote}'", remote, done.stderr)
 
     def fast_forward(self, to: CommitId) -> None:
         """Move the branch that is checked out to a commit ahead of it, with index and worktree.
@@ -159,10 +172,25 @@ def _reasons(rejected: Sequence[str]) -> str:
     return printable("; ".join(words))[:300]
 
 
-def _no_answer(doing: str, stderr: str) -> StorageError:
+def _words(stderr: str) -> str:
+    """What hooks and server said themselves."""
+    said = [line.removeprefix("remote:").strip() for line in stderr.splitlines() if line.startswith("remote:")]
+    words = printable("; ".join(line for line in said if line))[:300]
+    return f" ({words})" if words else ""
+
+
+def _without_password(where: str) -> str:
+    return re.sub(r"(?<=://)([^/@:\s]*):[^/@\s]*@", r"\1@", where)
+
+
+def _no_answer(doing: str, remote: str, stderr: str) -> StorageError:
     said = [line for line in stderr.splitlines() if line.strip() and not line.startswith(("hint:", "To "))]
+    command = f"'git ls-remote {printable(remote)}'"
+    locked_out = any(words in line for words in _NO_ENTRY for line in said)
     return StorageError(
         f"cannot {doing}",
         why=printable("; ".join(said))[:300] or "git says nothing",
-        next_step="check that the remote is there and may be used: 'git ls-remote'",
+        next_step=f"give git the credentials: {command} asks for them, and a credential helper or 'ssh-add' keeps them"
+        if locked_out
+        else f"check that the remote is there and may be used: {command}",
     )
