@@ -35,6 +35,8 @@ class Kind:
         self.lists = not protocols & {"http", "https"}
         self.is_s3 = "s3" in protocols
         self._is_webdav = "webdav" in protocols
+        self.creates_whole = self.appears_whole or self._is_webdav
+        """Whether `create` makes a file appear as a whole."""
         self._is_ssh = type(fs).__name__ == "SSHFileSystem"  # which names no protocol
         self._puts_only_once = self.is_s3
 
@@ -123,7 +125,7 @@ class Kind:
 
 def timestamp(info: Mapping[str, Any]) -> float | None:
     """When a file was written, in seconds since the epoch, by the clock of its store; None if it does not say."""
-    for key in ("LastModified", "last_modified", "mtime", "modified"):
+    for key in ("LastModified", "last_modified", "mtime", "modified", "updated", "created"):
         value = info.get(key)
         if isinstance(value, datetime):
             return value.timestamp()

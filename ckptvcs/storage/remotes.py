@@ -336,7 +336,7 @@ class FilesystemRemote:
 
     def side_files(self) -> SideFiles:
         root = self._root.removesuffix("/files/md5")
-        return FilesystemSide(self.name, self._fs, root, patiently=self._patiently, appears_whole=self._appears_whole)
+        return FilesystemSide(self.name, self._fs, self._kind, root, patiently=self._patiently)
 
     # ---- patience
 

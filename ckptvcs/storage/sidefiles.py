@@ -12,15 +12,17 @@ import os
 import re
 import stat
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ckptvcs.errors import HostileInput, StorageError, from_os_error
-from ckptvcs.storage import files
+from ckptvcs.storage import files, store_errors
+from ckptvcs.storage.filesystems import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from ckptvcs.storage.filesystems import Kind
 
 FOLDER: Final = ".ckptvcs"
 MAX_ENTRIES: Final = 10_000
@@ -236,46 +238,52 @@ class FilesystemSide:
     Args:
         name: of the remote.
         fs: the file system, as DVC opened it.
+        kind: how it is written to.
         root: the folder of the remote in it.
         patiently: does something over the network, again where it failed for no reason that stays.
-        appears_whole: whether an upload appears as a whole; else it is given its name when it is complete.
     """
 
     def __init__(
-        self, name: str, fs: Any, root: str, *, patiently: Callable[[str, Callable[[], Any]], Any], appears_whole: bool
+        self, name: str, fs: Any, kind: Kind, root: str, *, patiently: Callable[[str, Callable[[], Any]], Any]
     ) -> None:
         self._name = name
         self._fs = fs
+        self._kind = kind
         self._root = f"{root}/{FOLDER}"
         self._patiently = patiently
-        self._appears_whole = appears_whole
 
     def write(self, path: str, data: bytes, *, exclusive: bool = False) -> bool:
         doing, full = f"write '{FOLDER}/{path}'", f"{self._root}/{path}"
-        if exclusive and self._appears_whole:
+        if exclusive and self._kind.creates_whole:
+            self._make_folder(full)
             made = self._patiently(doing, lambda: self._made_once(full, data))
             if made is not None:
                 return bool(made)
         if exclusive and self._info(path) is not None:
             return False
-        write = self._fs.pipe_file if self._appears_whole else self._under_a_name
+        write = self._fs.pipe_file if self._kind.appears_whole else self._under_a_name
         self._patiently(doing, lambda: write(full, data))
         return True
 
     def _made_once(self, full: str, data: bytes) -> bool | None:
         """Write what must not be there; None if the store cannot be asked to do that."""
         try:
-            self._fs.pipe_file(full, data, mode="create")
-        except FileExistsError:
-            return False
-        except (TypeError, ValueError, NotImplementedError):
-            return None
+            self._kind.create(full, data)
+        except Exception as err:
+            if store_errors.says_exists(err):
+                return False
+            if store_errors.says_unsupported(err):
+                return None
+            raise
         return True
 
+    def _make_folder(self, full: str) -> None:
+        if not self._kind.appears_whole:
+            self._fs.makedirs(full.rpartition("/")[0], exist_ok=True)
+
     def _under_a_name(self, full: str, data: bytes) -> None:
-        folder = full.rpartition("/")[0]
-        tmp = f"{folder}/{files.tmp_name()}"
-        self._fs.makedirs(folder, exist_ok=True)
+        tmp = f"{full.rpartition('/')[0]}/{files.tmp_name()}"
+        self._make_folder(full)
         try:
             self._fs.pipe_file(tmp, data)
             self._rename(tmp, full)
@@ -286,12 +294,12 @@ class FilesystemSide:
 
     def _rename(self, tmp: str, full: str) -> None:
         try:
-            self._fs.mv(tmp, full)
-        except OSError:
+            self._kind.move(tmp, full)
+        except Exception:
             if not self._fs.exists(full):
                 raise
-            self._fs.rm_file(full)  # there is SFTP that renames onto nothing that is there
-            self._fs.mv(tmp, full)
+            self._fs.rm_file(full)  # there is SFTP that renames onto nothing that is there, and WebDAV is told not to
+            self._kind.move(tmp, full)
 
     def read(self, path: str, *, limit: int) -> bytes | None:
         def look() -> bytes | None:
@@ -349,13 +357,12 @@ class FilesystemSide:
         name = f"{path}/{files.tmp_name()}"
 
         def act() -> None:
-            if not self._appears_whole:
-                self._fs.makedirs(f"{self._root}/{path}", exist_ok=True)
+            self._make_folder(f"{self._root}/{name}")
             self._fs.pipe_file(f"{self._root}/{name}", b"\n")
 
         self._patiently(f"write '{FOLDER}/{path}'", act)
         try:
-            return time_of(self._info(name) or {})
+            return timestamp(self._info(name) or {})
         finally:
             with contextlib.suppress(StorageError):  # it means nothing, and whoever lists leaves it out
                 self.remove(name)
@@ -370,16 +377,5 @@ def _entries(found: Any, path: str) -> Iterator[SideFile]:
                 name=name,
                 is_folder=entry.get("type") == "directory",
                 nbytes=int(entry.get("size") or 0),
-                time_s=time_of(entry),
+                time_s=timestamp(entry),
             )
-
-
-def time_of(info: Any) -> float | None:
-    """When a file was written, in seconds since the epoch, as its file system has it."""
-    for key in ("LastModified", "last_modified", "mtime", "modified", "updated", "created"):
-        value = info.get(key)
-        if isinstance(value, datetime):
-            return value.timestamp()
-        if isinstance(value, (int, float)):
-            return float(value)
-    return None
