@@ -335,7 +335,7 @@ class FilesystemRemote:
     # ---- beside the objects
 
     def side_files(self) -> SideFiles:
-        root = self._root.removesuffix("/files/md5")
+        root = self._root.removesuffix("files/md5").rstrip("/")  # of WebDAV it has nothing before that
         return FilesystemSide(self.name, self._fs, self._kind, root, patiently=self._patiently)
 
     # ---- patience

@@ -249,7 +249,7 @@ class FilesystemSide:
         self._name = name
         self._fs = fs
         self._kind = kind
-        self._root = f"{root}/{FOLDER}"
+        self._root = f"{root}/{FOLDER}" if root else FOLDER
         self._patiently = patiently
 
     def write(self, path: str, data: bytes, *, exclusive: bool = False) -> bool:
