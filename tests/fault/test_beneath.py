@@ -26,7 +26,7 @@ from ckptvcs.porcelain import checkout, fetch
 from ckptvcs.storage import downloads
 from ckptvcs.storage.objects import LocalStore
 from tests.support import oracle
-from tests.support.sharing import Place, point_to
+from tests.support.places import Place, point_to
 from tests.support.world import World
 
 RACER = str(Path(__file__).parents[1] / "support" / "racer.py")

@@ -16,7 +16,7 @@ import pytest
 from ckptvcs.domain import events
 from ckptvcs.porcelain import fetch
 from tests.support import oracle
-from tests.support.sharing import Place, in_folder, point_to, sound
+from tests.support.places import Place, in_folder, point_to, sound
 from tests.support.world import World
 
 SCRIPT = str(Path(__file__).parent / "crowd.py")

@@ -9,7 +9,7 @@ import numpy
 import pytest
 
 from tests.support import oracle
-from tests.support.sharing import Place
+from tests.support.places import Place
 from tests.support.world import World
 
 
