@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ckptvcs.errors import NotFound, Refused, Unsaved, UsageError, WouldOverwrite
 from ckptvcs.paths import printable
-from ckptvcs.porcelain import account, given
+from ckptvcs.porcelain import account, given, obstacles
 from ckptvcs.porcelain.checkpoints import checkpoint_at, locate, pointer_at, require_checkpoint, tracks_at
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.following import locked
@@ -94,6 +94,7 @@ def plan_checkout(repo: Repository, revision: str, *, new_branch: str | None = N
         raise Refused(
             f"cannot check out branch '{branch}'", why="it is checked out in another worktree", next_step="work there"
         )
+    obstacles.refuse_planted(repo, commit)
     worktree.refuse_unless_plain(repo.history, commit)
     head, tracks = repo.history.head(), tracks_at(repo, commit)
     found = [checkpoint_at(repo, commit, track) for track in tracks]

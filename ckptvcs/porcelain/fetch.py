@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from ckptvcs.domain import events
 from ckptvcs.errors import IntegrityError, NotFound, StorageError
-from ckptvcs.porcelain import checkout
+from ckptvcs.paths import printable
+from ckptvcs.porcelain import checkout, obstacles
 from ckptvcs.porcelain.checkpoints import checkpoint_at, locate, require_checkpoint, tracks_at
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.following import locked
@@ -23,7 +24,7 @@ from ckptvcs.storage.ingest import NewObject
 from ckptvcs.storage.names import DIR_SUFFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ckptvcs.domain.checkpoint import Checkpoint
     from ckptvcs.porcelain.repo import Repository
@@ -53,13 +54,28 @@ def fetch(repo: Repository, to: str = ORIGIN) -> Fetched:
     """
     before = _all_refs(repo)
     git = Git(repo.history, repo.around.variables)
+    git.fetch_ledger(to, f"+{ledger.LEDGER}*:{_theirs(to)}*")
     git.fetch(to)
-    # All tags, and none by force: one that was moved there is not taken over, and told.
-    git.fetch(to, [f"+{ledger.LEDGER}*:{_theirs(to)}*", f"{TAGS}*:{TAGS}*"])
-    notes = _join(repo, to)
+    after = _all_refs(repo)
+    notes = [*_gone_back(repo, to, before, after), *_join(repo, to)]
     after = _all_refs(repo)
     moved = sorted(ref for ref, oid in after.items() if before.get(ref) != oid and not ref.startswith(_theirs(to)))
     return Fetched(moved=tuple(moved), notes=tuple(notes))
+
+
+def _gone_back(repo: Repository, to: str, before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:
+    """What a remote had when it was last fetched from, and has no more: it was rewritten, or an old state of it is served."""
+    for ref, old in sorted(before.items()):
+        new = after.get(ref)
+        if ref.startswith(f"refs/remotes/{to}/") and new not in (None, old) and not _is_behind(repo, old, new):
+            where = "went back" if _is_behind(repo, str(new), old) else "was rewritten"
+            yield (
+                f"branch '{printable(ref.split('/', 3)[3])}' {where} at '{to}': it was at {old[:10]}, and is at {str(new)[:10]}; "
+                f"'git branch NAME {old[:10]}' keeps what was there"
+            )
+        if ref.startswith(_theirs(to)) and (new is None or (new != old and _is_behind(repo, new, old))):
+            writer = printable(ref.removeprefix(_theirs(to)))
+            yield f"the chain of '{writer}' in the ledger is {'shorter' if new else 'gone'} at '{to}'; what is here stays"
 
 
 def plan_fetch(repo: Repository, to: str = ORIGIN) -> Fetched:
@@ -199,7 +215,7 @@ def fetch_objects(
         try:
             missing, problem = _fetch_from(repo, name, missing, progress)
         except StorageError as err:
-            problem = err
+            missing, problem = [ref for ref in missing if not repo.objects.is_sound(ref)], err
         if problem is None:
             break
         notes.append(f"remote '{name}': {problem}")
@@ -262,6 +278,7 @@ def advance(repo: Repository, to: CommitId | None) -> None:
         Refused: both sides have commits of their own, or something would be lost; nothing was moved.
     """
     if to is not None:
+        obstacles.refuse_planted(repo, to)
         checkout.refuse_unsaved(repo, to)
         Git(repo.history, repo.around.variables).fast_forward(to)
     branch = repo.history.head_branch()

@@ -6,7 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from ckptvcs.errors import Refused
+from ckptvcs.errors import HostileInput, Refused
 from ckptvcs.paths import printable
 from ckptvcs.storage.dvc import outputs
 from ckptvcs.storage.history import worktree
@@ -41,6 +41,29 @@ def refuse_taken(
         for folder in _folders(repo):
             if repo.history.is_file(commit, repo.git_path(folder)):
                 raise _in_the_way(folder, "git tracks a file or link of that name")
+
+
+def refuse_planted(repo: Repository, commit: CommitId | None) -> None:
+    """Refuse a commit that brings along what is the machine's own: DVC's cache and locks, or a link in their place.
+
+    A user may link the cache to where there is room; what a stranger commits would choose where others write.
+
+    Raises:
+        HostileInput: git tracks something there.
+    """
+    for place in (repo.root / ".dvc/tmp", repo.dvc_config.cache_dir):
+        if commit is None or not place.is_relative_to(repo.history.root):
+            continue
+        parts = place.relative_to(repo.history.root).parts
+        prefixes = ["/".join(parts[: n + 1]) for n in range(len(parts))]
+        found = [path for path in prefixes if repo.history.is_file(commit, path)]  # a link is one, for git
+        found += [path for path in prefixes[-1:] if repo.history.is_folder(commit, path)]
+        if found:
+            raise HostileInput(
+                f"cannot work with commit {commit[:10]}",
+                why=f"git tracks '{printable(found[0])}' in it, where DVC's cache and locks are: it could lead anywhere",
+                next_step=f"find out who put it there; 'git rm -r --cached {printable(found[0])}' takes it out",
+            )
 
 
 def refuse_in_the_way(repo: Repository, track: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from ckptvcs.errors import UsageError, WouldOverwrite
+from ckptvcs.errors import HostileInput, UsageError, WouldOverwrite
 from ckptvcs.paths import printable
 from ckptvcs.porcelain import config as configuration
 from ckptvcs.storage.dvc import config as dvc
@@ -95,10 +95,47 @@ def require_warm(repo: Repository, name: str) -> None:
 
 def open_any(repo: Repository, name: str) -> Remote:
     """Open a remote whatever it is for; see `open_remote`."""
+    _refuse_planted(repo, name)
     folder = door.local_folder(repo.root, repo.dvc_config, name)
     if folder is not None:
         return FolderRemote(name, LocalStore(folder / "files" / "md5"))
     return FilesystemRemote(name, *door.open_filesystem(repo.root, repo.dvc_config, name))
+
+
+_COMMANDS: Final = {"bearer_token_command"}
+_FILES: Final = {"configpath", "credentialpath"}
+"""Files that can name a program which gives credentials, as `credential_process` of AWS."""
+
+
+def _refuse_planted(repo: Repository, name: str) -> None:
+    """Refuse options that come with a clone and would make us run what comes with it too.
+
+    Where a remote is may come with a clone, as with git-lfs and submodules. What runs is for who works here to say.
+
+    Raises:
+        HostileInput: `.dvc/config` says it, and nothing of the user's own says it again.
+    """
+    config = repo.dvc_config
+    seen: set[str] = set()
+    while name in config.remotes and name not in seen:
+        seen.add(name)
+        shared = config.shared.get(name, {})
+        for option in sorted((_COMMANDS | _FILES) & shared.keys()):
+            value = str(shared[option])
+            if option in _COMMANDS or _comes_along(repo, value):
+                raise HostileInput(
+                    f"cannot open remote '{printable(name)}'",
+                    why=f"'.dvc/config', which comes with the clone, sets {option} = {printable(value)}, "
+                    "which can run a program",
+                    next_step=f"if that is what you want: 'dvc remote modify --local {printable(name)} {option} ...'",
+                )
+        name = str(config.remotes[name].get("url", "")).removeprefix("remote://").partition("/")[0]
+
+
+def _comes_along(repo: Repository, value: str) -> bool:
+    """Whether a path leads into the clone; DVC takes it relative to its configuration."""
+    path = Path(os.path.realpath(repo.root / ".dvc" / Path(value).expanduser()))
+    return path.is_relative_to(os.path.realpath(repo.history.root))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,9 +88,11 @@ class Repository:
     @cached_property
     def objects(self) -> VerifiedStore:
         """The hot tier."""
+        from ckptvcs.porcelain import obstacles
         from ckptvcs.storage.objects import open_cache
         from ckptvcs.storage.verified import VerifiedStore
 
+        obstacles.refuse_planted(self, self.history.head())
         return VerifiedStore(open_cache(self.dvc_config.cache_dir, group=self.dvc_config.shared_group), self.index)
 
     @property

@@ -43,20 +43,23 @@ class Downloads:
             self._first[ref.name] = self._piece(ref, 0)
 
     def _piece(self, ref: ObjectRef, start: int) -> Any:
-        return self._pool.submit(self._remote.read, ref.name, start, min(start + PIECE, ref.nbytes))
+        # The last piece asks for one byte more than there should be, and so learns whether there is.
+        end = start + PIECE if start + PIECE < ref.nbytes else ref.nbytes + 1
+        return self._pool.submit(self._remote.read, ref.name, start, end)
 
     def chunks(self, ref: ObjectRef) -> Iterator[bytes]:
         """The bytes of an object.
 
         Raises:
-            WrongDigest: there are fewer.
+            WrongDigest: there are fewer, or more.
         """
         following = self._first.pop(ref.name, None) or self._piece(ref, 0)
         self._begin_next()
         for start in range(0, max(ref.nbytes, 1), PIECE):
             piece = following.result()
             if len(piece) != min(PIECE, ref.nbytes - start):
-                raise _other(self._remote, ref, f"it has {start + len(piece)} bytes, it should have {ref.nbytes}")
+                found = f"more than {ref.nbytes}" if start + len(piece) > ref.nbytes else f"{start + len(piece)}"
+                raise _other(self._remote, ref, f"it has {found} bytes, it should have {ref.nbytes}")
             if start + PIECE < ref.nbytes:
                 following = self._piece(ref, start + PIECE)
             yield piece

@@ -162,8 +162,9 @@ class LocalStore:
             refs: list[ObjectRef] = ingest(
                 objects, folder=self.root, mode=OBJECT_MODE, publish=self._publish, progress=progress
             )
-            for folder in {self.path(ref.name).parent for ref in refs}:
-                files.fsync_dir(folder)
+            for folder in {ref.name[:2] for ref in refs}:
+                with self._enter(folder) as fd:
+                    os.fsync(fd)
             files.fsync_dir(self.root)
         except OSError as err:
             raise from_os_error(err, doing=f"write objects to '{self.root}'") from err
@@ -178,28 +179,38 @@ class LocalStore:
         ref = ObjectRef(name=ObjectName(written.md5 + new.suffix), nbytes=written.nbytes, digest=written.digest)
         if new.ref is not None and new.ref != ref:
             raise wrong_bytes(new.ref, ref)
-        final = self.path(ref.name)
-        self._make_folder(final.parent)
-        try:
-            os.link(tmp, final)
-        except FileExistsError:
-            self._meet(tmp, final, ref)
-        except OSError as err:
-            if err.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
-                raise
-            # No hard links on this file system. Renaming onto a name that appeared meanwhile is harmless: same bytes.
-            if final.exists():
-                self._meet(tmp, final, ref)
-            else:
-                os.rename(tmp, final)
+        self._make_folder(self.path(ref.name).parent)
+        with self._enter(ref.name[:2]) as folder:
+            try:
+                os.link(tmp, ref.name[2:], dst_dir_fd=folder)
+            except FileExistsError:
+                self._meet(tmp, folder, ref)
+            except OSError as err:
+                if err.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
+                    raise
+                # No hard links on this file system. Renaming onto a name that appeared meanwhile is harmless: same bytes.
+                if os.access(ref.name[2:], os.F_OK, dir_fd=folder, follow_symlinks=False):
+                    self._meet(tmp, folder, ref)
+                else:
+                    os.rename(tmp, ref.name[2:], dst_dir_fd=folder)
         return ref
 
-    def _meet(self, tmp: str, final: Path, ref: ObjectRef) -> None:
+    @contextlib.contextmanager
+    def _enter(self, folder: str) -> Iterator[int]:
+        """A folder of names. The store itself may be reached through a link, as who shares a cache has it; these are ours."""
+        with contextlib.ExitStack() as stack:
+            root = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, root)
+            yield stack.enter_context(files.open_beneath(root, folder))
+
+    def _meet(self, tmp: str, folder: int, ref: ObjectRef) -> None:
         """An object of that name is there already: believe it only after reading it, replace it if it is damaged."""
+        final = ref.name[2:]
         there = self.digest(ref.name)
         if there == ref.digest:
-            if stat.S_IMODE(os.lstat(final).st_mode) != OBJECT_MODE:
-                os.chmod(final, OBJECT_MODE)  # DVC would hash it again at every look
+            mode = os.stat(final, dir_fd=folder, follow_symlinks=False).st_mode
+            if stat.S_ISREG(mode) and stat.S_IMODE(mode) != OBJECT_MODE:
+                os.chmod(final, OBJECT_MODE, dir_fd=folder)  # DVC would hash it again at every look
             return
         if self._md5(ref.name) == ref.name[:32]:
             raise IntegrityError(
@@ -211,8 +222,9 @@ class LocalStore:
             )
         # Never deleted: it may be evidence, and a person may know a use for it. DVC ignores names in this folder.
         with contextlib.suppress(FileExistsError):
-            os.link(final, self.root / f"{files.PREFIX}damaged-{ref.name}-{there[:8]}")
-        os.rename(tmp, final)
+            aside = self.root / f"{files.PREFIX}damaged-{ref.name}-{there[:8]}"
+            os.link(final, aside, src_dir_fd=folder, follow_symlinks=False)
+        os.rename(tmp, final, dst_dir_fd=folder)
 
     def _md5(self, name: ObjectName) -> str:
         md5 = hashlib.md5(usedforsecurity=False)
@@ -232,12 +244,13 @@ class LocalStore:
 
     def delete(self, name: ObjectName) -> None:
         try:
-            os.unlink(self.path(name))
+            with self._enter(name[:2]) as folder:
+                os.unlink(name[2:], dir_fd=folder)
+                os.fsync(folder)
         except FileNotFoundError:
             return
         except OSError as err:
             raise from_os_error(err, doing=f"remove object {short(name)}") from err
-        files.fsync_dir(self.path(name).parent)
 
 
 def open_cache(cache_dir: Path, *, group: bool) -> LocalStore:

@@ -9,19 +9,18 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from ckptvcs.digest import digest_of_parts, short
-from ckptvcs.errors import CkptvcsError, IntegrityError, StorageError
-from ckptvcs.paths import printable
+from ckptvcs.errors import IntegrityError, StorageError
 from ckptvcs.storage import files, store_errors
-from ckptvcs.storage.filesystems import Kind, timestamp
+from ckptvcs.storage.filesystems import STALE_S, Kind, timestamp
 from ckptvcs.storage.ingest import NewObject
 from ckptvcs.storage.names import DIR_SUFFIX, ObjectName
 from ckptvcs.storage.objects import LocalStore, missing
+from ckptvcs.storage.patience import Patience
 from ckptvcs.storage.sidefiles import FilesystemSide, FolderSide
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ T = TypeVar("T")
 _THROWAWAY: Final = b"ckptvcs tries what this store can do"
 PARALLEL: Final = 16
 PIECE: Final = 8 << 20
-_ATTEMPTS: Final = 4
 _FEW: Final = 128
 """Objects that are asked for one by one; of more, the folders are listed that they lie in."""
 
@@ -105,6 +103,8 @@ class FolderRemote:
 
     def upload(self, refs: Sequence[ObjectRef], source: LocalStore, progress: Progress) -> None:
         self._store.put([_copy_of(ref, source) for ref in refs], progress)
+        for ref in refs[-1:]:  # by the clock of the store: it was written a moment ago
+            self._store.sweep(self._store.path(ref.name).stat().st_mtime - STALE_S)
 
     def read(self, name: ObjectName, start: int, end: int) -> bytes:
         if self._store.nbytes(name) is None:
@@ -146,7 +146,7 @@ class FilesystemRemote:
         self._root = root.rstrip("/")
         self._kind = Kind(fs)
         self._tags_are_md5 = self._kind.is_s3
-        self._answered = False
+        self._patiently = Patience(name, fs)
         self._made: set[str] = set()
 
     def _path(self, name: ObjectName) -> str:
@@ -338,7 +338,7 @@ class FilesystemRemote:
         root = self._root.removesuffix("files/md5").rstrip("/")  # of WebDAV it has nothing before that
         return FilesystemSide(self.name, self._fs, self._kind, root, patiently=self._patiently)
 
-    # ---- patience
+    # ---- many at once
 
     def _each(self, action: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
         with ThreadPoolExecutor(PARALLEL, "ckptvcs-remote") as pool:
@@ -349,28 +349,3 @@ class FilesystemRemote:
             finally:
                 for future in futures:
                     future.cancel()
-
-    def _patiently(self, doing: str, action: Callable[[], T]) -> T:
-        """Do something over a network, again where it failed for no reason that stays.
-
-        Raises:
-            StorageError: it failed each time.
-        """
-        for attempt in range(_ATTEMPTS):
-            try:
-                done = action()
-            except CkptvcsError:
-                raise
-            except Exception as err:
-                # Who never answered is not waited for: the address is wrong, or there is no network.
-                for_good = not store_errors.meaning(err).passes or (
-                    store_errors.is_unreachable(err) and not self._answered
-                )
-                if for_good or attempt == _ATTEMPTS - 1:
-                    what = f"cannot {doing} at remote '{printable(self.name)}'"
-                    raise store_errors.storage_error(what, self.name, err) from err
-                time.sleep(0.2 * 4**attempt)
-            else:
-                self._answered = True
-                return done
-        raise AssertionError("unreachable")

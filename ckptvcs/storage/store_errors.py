@@ -69,6 +69,12 @@ _BAD_REQUEST: Final = Meaning(
 )
 _FULL: Final = Meaning("there is no room left", "free some space there, then run the command again", TierFull)
 
+_NO_REASON: Final = Meaning(
+    "it gives no reason, as SFTP does when a disk is full",
+    "see whether there is room, then run the command again: it goes on where it was",
+    passes=True,
+)
+
 _BY_CODE: Final = {
     "InvalidAccessKeyId": _UNKNOWN_KEY,
     "SignatureDoesNotMatch": _WRONG_SECRET,
@@ -88,6 +94,8 @@ _BY_CODE: Final = {
     "IllegalLocationConstraintException": _REGION,
     "NoSuchUpload": _LATER,
     "QuotaExceeded": _FULL,
+    "InsufficientStorage": _FULL,
+    "XMinioStorageFull": _FULL,
     "301": _REGION,
     "400": _BAD_REQUEST,
     "401": _UNKNOWN_USER,
@@ -109,6 +117,7 @@ _BY_CLASS: Final = {
     "InsufficientStorage": _FULL,
     "SFTPNoSpaceOnFilesystem": _FULL,
     "SFTPQuotaExceeded": _FULL,
+    "SFTPFailure": _NO_REASON,
     "PermissionDenied": _UNKNOWN_USER,
     "ResourceConflict": _NO_FOLDER,
     "PermissionError": _DENIED,
@@ -158,6 +167,11 @@ def says_exists(err: BaseException) -> bool:
         {"PreconditionFailed", "412"} & set(_codes(err))
         or {"FileExistsError", "ResourceAlreadyExists", "SFTPFileAlreadyExists", "SFTPFailure"} & set(_classes(err))
     )
+
+
+def says_behind_the_end(err: BaseException) -> bool:
+    """Whether a range was asked for that begins where an object has ended already."""
+    return bool({"InvalidRange", "416"} & set(_codes(err))) or "range is not satisfiable" in str(err)
 
 
 def says_unsupported(err: BaseException) -> bool:

@@ -110,9 +110,13 @@ def materialise(
             with _stage(parent) as (stage_name, stage):
                 _fill(stage, where, members, source=source, placing=placing, at_hand=at_hand, progress=progress)
                 _exchange(parent, stage_name, where.name)
+                placed = os.dup(stage)  # what we made, whatever has its name by now
     except OSError as err:
         raise from_os_error(err, doing=f"write '{where.path}'") from err
-    _note(where, members, source, old)
+    try:
+        _note(where, members, source, old, placed)
+    finally:
+        os.close(placed)
 
 
 def remove(where: Directory) -> None:
@@ -301,13 +305,17 @@ def _fill(
 def _reuse(path: str, ref: ObjectRef, source: VerifiedStore, folder: int, name: str) -> bool:
     """Take over a file of the old directory that is known to hold the right bytes already."""
     try:
-        known = source.index.ref_of(path, os.lstat(path))
+        before = os.lstat(path)
+        known = source.index.ref_of(path, before)
         if known is None or known.digest != ref.digest:
             return False
         os.link(path, name, dst_dir_fd=folder, follow_symlinks=False)
+        if _is_as_before(os.stat(name, dir_fd=folder, follow_symlinks=False), before):
+            return True
+        os.unlink(name, dir_fd=folder)  # a folder on the way was exchanged meanwhile
     except OSError:
         return False  # then it is placed anew
-    return True
+    return False
 
 
 def _verified_links(where: Directory, source: VerifiedStore) -> list[tuple[ObjectRef, os.stat_result]]:
@@ -326,12 +334,15 @@ def _note(
     members: Mapping[str, ObjectRef],
     source: VerifiedStore,
     old: Sequence[tuple[ObjectRef, os.stat_result]],
+    placed: int,
 ) -> None:
     """Remember what the new files are. Making or removing a hard link changes the times of its object: those too."""
     seen = []
     with contextlib.suppress(OSError, CkptvcsError):  # a hint for the next look
         for member, ref in members.items():
-            seen.append((where.absolute(member), os.lstat(where.absolute(member)), ref))
+            folder, _, name = member.rpartition("/")
+            with files.open_beneath(placed, folder) as inner:
+                seen.append((where.absolute(member), os.stat(name, dir_fd=inner, follow_symlinks=False), ref))
         source.note(members.values())
         source.note(ref for ref, before in old if _is_as_before(os.lstat(source.store.path(ref.name)), before))
     source.index.saw(seen)

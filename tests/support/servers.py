@@ -8,10 +8,8 @@ import os
 import random
 import shutil
 import socket
-import struct
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -129,75 +127,3 @@ def ssh(folder: Path) -> Iterator[Ssh]:
     assert sshd is not None
     with running([sshd, "-D", "-f", str(folder / "config")], port):
         yield Ssh(port, folder / "user", folder)
-
-
-# ------------------------------------------------------------------------------------------------------------ bad lines
-
-
-class BadLine:
-    """A TCP line to a server on this machine that fails at chosen connections, and is sound otherwise.
-
-    Args:
-        port: of the server.
-        fault: how it fails: `cut` after some bytes of the answer or of the request, `reset` at once, `stall`, or `500`.
-        at: the connections that fail, by number from 0.
-        after: bytes that pass before a cut.
-    """
-
-    def __init__(self, port: int, *, fault: str, at: set[int], after: int = 0) -> None:
-        self._target, self._fault, self._at, self._after = port, fault, at, after
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self.seen = 0
-        self.failed = 0
-
-    def __enter__(self) -> BadLine:
-        threading.Thread(target=self._serve, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.close()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            number, self.seen = self.seen, self.seen + 1
-            threading.Thread(target=self._handle, args=(client, number in self._at), daemon=True).start()
-
-    def _handle(self, client: socket.socket, bad: bool) -> None:
-        self.failed += bad
-        if bad and self._fault == "reset":
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            client.close()
-            return
-        if bad and self._fault == "500":
-            client.recv(65536)
-            client.sendall(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            client.close()
-            return
-        if bad and self._fault == "stall":
-            time.sleep(1.5)
-            client.close()
-            return
-        server = socket.create_connection(("127.0.0.1", self._target))
-        limit = self._after if bad else None
-        threading.Thread(target=self._pump, args=(client, server, limit), daemon=True).start()
-        self._pump(server, client, limit)
-
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket, limit: int | None) -> None:
-        passed = 0
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                if limit is not None and passed + len(data) > limit:
-                    sink.sendall(data[: limit - passed])
-                    break
-                passed += len(data)
-                sink.sendall(data)
-        for end in (source, sink):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-                end.close()

@@ -33,6 +33,8 @@ class DvcConfig:
     hardlink_lock: bool
     remotes: Mapping[str, Mapping[str, Any]]
     default_remote: str | None
+    shared: Mapping[str, Mapping[str, Any]]
+    """What `.dvc/config` alone says of the remotes: it comes with a clone, and `.dvc/config.local` is this clone's own."""
 
 
 def find_root(start: Path, stop: Path) -> Path:
@@ -64,8 +66,10 @@ def read_config(root: Path, outer: Sequence[Path]) -> DvcConfig:
         BadConfig: a file is no INI file, or an option has a value that DVC would refuse too.
     """
     merged: dict[str, dict[str, Any]] = {}
-    for path in (*outer, root / ".dvc/config", root / ".dvc/config.local"):
-        for section, options in _read_ini(path).items():
+    shared = _read_ini(root / ".dvc/config")
+    local = _read_ini(root / ".dvc/config.local")
+    for found in (*map(_read_ini, outer), shared, local):
+        for section, options in found.items():
             merged.setdefault(section, {}).update(options)
     cache, core = merged.get("cache", {}), merged.get("core", {})
     # Relative to the folder of the file that says so, which for everything that DVC writes itself is `.dvc`.
@@ -74,9 +78,17 @@ def read_config(root: Path, outer: Sequence[Path]) -> DvcConfig:
         cache_dir=Path(os.path.normpath(cache_dir)),
         shared_group=cache.get("shared") == "group",
         hardlink_lock=str(core.get("hardlink_lock", "false")).lower() in ("true", "yes", "on", "1"),
-        remotes={m[1]: options for section, options in merged.items() if (m := _REMOTE.fullmatch(section))},
+        remotes=_remotes(merged),
         default_remote=core.get("remote"),
+        shared={
+            name: {option: value for option, value in options.items() if option not in _remotes(local).get(name, {})}
+            for name, options in _remotes(shared).items()
+        },
     )
+
+
+def _remotes(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return {m[1]: options for section, options in sections.items() if (m := _REMOTE.fullmatch(section))}
 
 
 _REMOTE: Final = re.compile(r"""['"]?remote\s+"([^"]+)"['"]?""")

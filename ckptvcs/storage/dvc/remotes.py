@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.errors import BadConfig, CkptvcsError, NotFound, StorageError
 from ckptvcs.paths import printable
 from ckptvcs.storage import store_errors
+from ckptvcs.storage.patience import Steady
 
 if TYPE_CHECKING:
     from ckptvcs.storage.dvc.config import DvcConfig
@@ -56,8 +59,8 @@ def open_filesystem(root: Path, config: DvcConfig, name: str) -> tuple[Any, str]
                 why="it is version_aware or worktree: DVC keeps no objects there",
                 next_step="add another one with 'ckpt remote add'",
             )
-        opened = cls(**options)
-        return opened.fs, opened.join(path, "files", "md5")
+        fs = Steady(lambda: _open(cls(**options)), breaks=cls.protocol == "ssh")
+        return fs, cls.join(path, "files", "md5")
     except (ImportError, RemoteMissingDepsError) as err:
         raise StorageError(
             f"cannot open remote '{name}'", why=_first_line(err), next_step=f"pip install 'dvc[{_kind(config, name)}]'"
@@ -76,6 +79,47 @@ def open_filesystem(root: Path, config: DvcConfig, name: str) -> tuple[Any, str]
         raise
     except Exception as err:  # a server that hangs up, or a key that is refused: each library has classes of its own
         raise store_errors.storage_error(f"cannot open remote '{name}'", name, err) from err
+
+
+_SILENT_S: Final = 60
+"""A connection over which nothing came for so long is broken off. DVC's own options, where they are set, come first."""
+
+_S3_ATTEMPTS: Final = 2
+"""What fails is tried again by botocore, by s3fs and by us, and each multiplies what those below it wait."""
+
+
+def _open(opened: Any) -> Any:
+    """Open a file system of DVC's, with a bound on how long it may be silent: else it waits for half an hour, or for ever."""
+    arguments = opened.fs_args
+    if opened.protocol == "ssh":
+        arguments.setdefault("keepalive_interval", _SILENT_S // 4)
+        arguments.setdefault("keepalive_count_max", 3)
+        arguments["timeout"] = opened.config.get("timeout", _SILENT_S)
+        opened.fs.protocol = "ssh"  # sshfs does not say what it is
+    if opened.protocol == "s3":
+        config = arguments.setdefault("config_kwargs", {})
+        config.setdefault("connect_timeout", _SILENT_S)
+        config.setdefault("read_timeout", _SILENT_S)
+        config.setdefault("retries", {"total_max_attempts": _S3_ATTEMPTS})
+        _give_up_sending(config, config["read_timeout"])
+        opened.fs.retries = _S3_ATTEMPTS
+    return opened.fs
+
+
+def _give_up_sending(config: dict[str, Any], seconds: float) -> None:
+    """Break off a connection whose other side takes nothing for so long, which no timeout for reading notices."""
+    from aiobotocore.config import AioConfig
+
+    def make(address: Any) -> socket.socket:
+        made = socket.socket(*address[:3])
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+        return made
+
+    arguments = {"socket_factory": make}
+    with contextlib.suppress(Exception):  # a version that does not know it; then each call is bounded all the same
+        AioConfig(connector_args=arguments)
+        config.setdefault("connector_args", arguments)
 
 
 def _options(config: DvcConfig, name: str) -> Any:

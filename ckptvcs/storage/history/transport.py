@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 NO_HOOKS: Final = "CKPT_NO_HOOKS"
 """The environment variable that keeps the hooks of a clone from doing anything; those of a server do not look at it."""
 
+_FETCH: Final = ("fetch", "--no-progress", "--no-auto-maintenance")
 _LATER: Final = ("fetch first", "non-fast-forward", "stale info", "failed to update ref", "cannot lock ref")
 _NO_ENTRY: Final = (
     "Authentication failed",
@@ -110,19 +111,33 @@ class Git:
             )
         raise _no_answer(doing, remote, done.stderr)
 
-    def fetch(self, remote: str, specs: Sequence[str] = ()) -> None:
-        """Fetch refs.
+    def fetch_ledger(self, remote: str, spec: str) -> None:
+        """Fetch refs as they are there, whatever they were, and forget those that are there no more.
 
         Args:
             remote: where from.
-            specs: as `git fetch` takes them; none for those that are configured.
+            spec: as `git fetch` takes it.
+
+        Raises:
+            StorageError: it does not answer.
+        """
+        self._check(remote)
+        done = self._run(*_FETCH, "--prune", "--no-tags", "--", remote, spec)
+        if done.returncode:
+            raise _no_answer(f"fetch from '{remote}'", remote, done.stderr)
+
+    def fetch(self, remote: str) -> None:
+        """Fetch the branches that are configured, and all tags; none by force that was moved there.
+
+        Args:
+            remote: where from.
 
         Raises:
             RefMoved: a ref of ours would have to go back, such as a tag that was moved.
             StorageError: it does not answer.
         """
         self._check(remote)
-        done = self._run("fetch", "--no-progress", "--no-auto-maintenance", "--", remote, *specs)
+        done = self._run(*_FETCH, "--tags", "--", remote)
         if done.returncode == 0:
             return
         rejected = [line for line in done.stderr.splitlines() if line.lstrip().startswith("!")]
@@ -140,7 +155,7 @@ class Git:
         Raises:
             Refused: the commit is not ahead of it, or changes of the user would be overwritten.
         """
-        done = self._run("merge", "--ff-only", "--quiet", to)
+        done = self._run("merge", "--ff-only", "--no-overwrite-ignore", "--quiet", to)
         if done.returncode:
             raise Refused(
                 "cannot fast-forward",

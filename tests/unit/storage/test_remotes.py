@@ -12,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from ckptvcs.errors import IntegrityError, MissingObject, StorageError, WrongDigest
 from ckptvcs.progress import silent
-from ckptvcs.storage import downloads, remotes
+from ckptvcs.storage import downloads, patience, remotes
 from ckptvcs.storage.ingest import NewObject
 from ckptvcs.storage.names import DIR_SUFFIX, ObjectName, ObjectRef
 from ckptvcs.storage.objects import LocalStore
@@ -23,7 +23,7 @@ DATA = [random.Random(n).randbytes(size) for n, size in enumerate([0, 1, 5000, 7
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remotes.time, "sleep", lambda _: None)
+    monkeypatch.setattr(patience.time, "sleep", lambda _: None)
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_a_digest_of_the_store_that_is_another_is_answered_by_reading_back(
             other.upload(refs[-1:], here, silent)
 
 
-@pytest.mark.parametrize("harm", ["flip", "short", "empty"])
+@pytest.mark.parametrize("harm", ["flip", "short", "long", "empty"])
 def test_what_is_wrong_there_gets_no_name_here(
     fs: MemoryFileSystem, here: LocalStore, refs: list[ObjectRef], tmp_path: Path, harm: str
 ):
@@ -168,7 +168,9 @@ def test_what_is_wrong_there_gets_no_name_here(
     remote.upload(refs, here, silent)
     path = f"/there/{bad.name[:2]}/{bad.name[2:]}"
     data = fs.cat_file(path)
-    fs.pipe_file(path, {"flip": bytes([data[0] ^ 1]) + data[1:], "short": data[:-1], "empty": b""}[harm])
+    fs.pipe_file(
+        path, {"flip": bytes([data[0] ^ 1]) + data[1:], "short": data[:-1], "long": data + b"x", "empty": b""}[harm]
+    )
     back = LocalStore(tmp_path / "back")
 
     with pytest.raises(WrongDigest, match=f"what remote 'r' has as object {bad.name[:10]} is something else") as caught:
