@@ -20,11 +20,11 @@ class Timed(MemoryFileSystem):
 
     def info(self, path: str, **options: Any) -> dict[str, Any]:
         found = super().info(path, **options)
-        return {**found, "mtime": self.times.get(found["name"])}
+        return {**found, "created": None, "mtime": self.times.get(found["name"])}
 
     def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
         found = super().ls(path, detail=True, **options)
-        return [{**entry, "mtime": self.times.get(entry["name"])} for entry in found]
+        return [{**entry, "created": None, "mtime": self.times.get(entry["name"])} for entry in found]
 
 
 @pytest.fixture
