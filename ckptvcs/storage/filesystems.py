@@ -124,7 +124,9 @@ class Kind:
         for entry in self._fs.ls(folder, detail=True) if now is not None else []:
             path, written = entry["name"].rstrip("/"), timestamp(entry)
             name = path.rpartition("/")[2]
-            is_ours = name.startswith(files.PREFIX) or (name[:1] == "." and name.endswith(".tmp"))  # so DVC calls its own
+            is_ours = name.startswith(files.PREFIX) or (
+                name[:1] == "." and name.endswith(".tmp")
+            )  # so DVC calls its own
             if is_ours and written is not None and now is not None and written < now - STALE_S:
                 with contextlib.suppress(FileNotFoundError):  # somebody else sweeps too
                     self._fs.rm_file(path)
