@@ -30,7 +30,7 @@ def without_a_lock() -> None:
     def move_ref(history, ref, *, old, new, reason, lock):
         if history.tip(ref) != old:
             raise commits._moved(ref)
-        time.sleep(0.005)
+        time.sleep(0.03)
         history.repo.references.create(ref, new, force=True)
 
     commits.move_ref = move_ref

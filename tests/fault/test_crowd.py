@@ -91,7 +91,9 @@ def chains(root: Path) -> dict[str, list[bytes]]:
     found = {}
     for ref in oracle.git(root, "for-each-ref", "--format=%(refname)", "refs/ckptvcs/ledger").split():
         entries = oracle.git(root, "rev-list", "--reverse", "--topo-order", ref).split()
-        found[ref.rpartition("/")[2]] = [oracle.git(root, "show", f"{entry}:entry.json").encode() for entry in entries]
+        found[ref.rpartition("/")[2]] = [
+            oracle.git(root, "cat-file", "commit", entry).partition("\n\n")[2].encode() for entry in entries
+        ]
     return found
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import oracle, strace
-from tests.support.scenarios import LAUNCH
 from tests.support.places import Place, in_folder, sound
+from tests.support.scenarios import LAUNCH
 from tests.support.states import training_state
 from tests.support.world import World
 
