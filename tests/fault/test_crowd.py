@@ -79,7 +79,7 @@ def test_a_writer_that_does_not_compare_and_swap_is_caught(world: World):
     """Else the test above would say little: it must see commits that get lost between a look and a move."""
     told = crowd([world] * 4, branch="exp", each=8, mode="naive")
 
-    assert sum(map(len, told)) > 8
+    assert sum(map(len, told)) > 8, "they were not at it together"
     assert not is_none_lost(world, told)
 
 
