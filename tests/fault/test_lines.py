@@ -215,7 +215,7 @@ def test_an_upload_in_parts_that_is_cut_sends_that_part_again_and_no_other(
         return Fault("cut", at, up=True)
 
     with BadLine(here.port, plan) as line:
-        here.through(line, "push", status=0)
+        here.through(line, "push", status=0, read_timeout="60")
 
     assert len(cut) == 1
     parts = [seen.path.split("partNumber=")[1][0] for seen in line.requests if "partNumber=" in seen.path]
@@ -235,7 +235,7 @@ def test_a_large_download_that_is_cut_goes_on_by_ranges(big: Place, s3: servers.
         return Fault("cut", at)
 
     with BadLine(here.port, plan) as line:
-        here.through(line, "pull", status=0)
+        here.through(line, "pull", status=0, read_timeout="60")
 
     assert len(cut) == 1
     assert [seen.start for seen in line.requests].count(5 * PIECE) == 2
@@ -352,8 +352,8 @@ def test_a_bucket_that_is_full_is_said_to_be(base: Place, s3: servers.S3, tmp_pa
         refused = here.through(line, "push", status=30)
 
     assert line.failed
-    assert "it is full" in refused.err
-    assert "make room there" in refused.err
+    assert "there is no room left" in refused.err
+    assert "free some space there" in refused.err
     here.again("push")
 
 

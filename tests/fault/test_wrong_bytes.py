@@ -209,12 +209,12 @@ def test_reading_back_finds_what_is_wrong_there(store: Store):
     was = store.get(store.victim)
     with store.place.world.repo() as repo:
         plan = push.plan_push(repo._repo, full=True)
-        assert plan.remote is not None
-        downloads.verify(plan.remote, plan.needed, silent)
+        remote = plan.copies[0].remote
+        downloads.verify(remote, plan.needed, silent)
         for kind in ("the last bit", "one byte too many", "an older version"):
             HARM[kind](store)
             with pytest.raises(IntegrityError) as caught:
-                downloads.verify(plan.remote, plan.needed, silent)
+                downloads.verify(remote, plan.needed, silent)
             store.put(store.victim, was)
             assert caught.value.facts["object"] == store.victim
             assert "remote 'bucket'" in str(caught.value) + caught.value.why
