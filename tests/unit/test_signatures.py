@@ -104,9 +104,9 @@ def test_a_signature_for_something_else_is_none(key_file: Path):
     assert not is_right(Signed(b"x", b"x", other))
 
 
-@pytest.mark.parametrize("text", ["", "AAAA", "!", KEY.public[:-4], KEY.public + "AAAA", " " + KEY.public, "ü"])
-def test_what_is_no_public_key_is_none(text: str):
-    assert public_key(text) is None
+def test_what_is_no_public_key_is_none():
+    for text in ("", "AAAA", "!", KEY.public[:-4], KEY.public + "AAAA", " " + KEY.public, "ü"):
+        assert public_key(text) is None
 
 
 def test_a_public_key_is_itself():

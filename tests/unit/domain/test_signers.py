@@ -98,6 +98,7 @@ def test_keys_of_other_kinds_stand_there_and_sign_no_ledger():
         f"*@example.com {LINE}",
         f"!ada {LINE}",
     ],
+    ids=range(9),
 )
 def test_a_line_that_cannot_be_understood_is_told_by_its_number(line: str):
     with pytest.raises(BadSigners) as caught:
