@@ -152,9 +152,8 @@ def test_nothing_is_lost_whoever_stalls_wherever():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("pushes", "objects"), [(3, 1), (2, 2)])
-def test_nothing_is_lost_in_larger_worlds(pushes: int, objects: int):
-    assert not loses(Rules(), pushes=pushes, objects=objects)[0]
+def test_nothing_is_lost_among_three():
+    assert not loses(Rules(), pushes=3, objects=1)[0]
 
 
 @pytest.mark.parametrize(
