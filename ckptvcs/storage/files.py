@@ -302,11 +302,12 @@ class Lock:
         Raises:
             StorageError: the disk is full, read-only or failing.
         """
-        self._overwrite(b"")
         if not note:
+            self._overwrite(b"")
             return  # one that is taken back and comes back after a power cut has done its work already
-        self._overwrite(json.dumps({**note, _AT: os.fstat(self._fd).st_mtime}).encode("ascii"))
         try:
+            os.utime(self._fd)  # the clock of the file system; the old note stays until the new one is there
+            self._overwrite(json.dumps({**note, _AT: os.fstat(self._fd).st_mtime}).encode("ascii"))
             os.fdatasync(self._fd)
         except OSError as err:
             raise from_os_error(err, doing=f"write '{self._path}'") from err
