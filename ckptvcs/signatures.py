@@ -96,7 +96,7 @@ def _no_key(where: str, why: str) -> UsageError:
     return UsageError(
         f"cannot sign with '{printable(where)}'",
         why=printable(why)[:200],
-        next_step=f"make a key without passphrase: ssh-keygen -t ed25519 -N '' -f '{printable(where)}'",
+        next_step="name a private key without passphrase; 'ssh-keygen -t ed25519 -N \"\" -f NEWFILE' makes one",
     )
 
 

@@ -52,7 +52,9 @@ def log(
 
     deeds = audit.log(open_repo(ctx), since=since, until=until, actor=actor, ops=ops)[:limit]
     if as_json:
-        render.answer_json([{**render.plain(deed.event), "who": deed.who, "here": deed.here} for deed in deeds])
+        render.answer_json(
+            [{**render.plain(deed.event), "who": deed.who, "here": deed.here, "counts": deed.counts} for deed in deeds]
+        )
         return
     for deed in deeds:
         render.answer(_line(deed))
@@ -62,7 +64,8 @@ def _line(deed: Deed) -> str:
     from ckptvcs.cli import render
 
     event = deed.event
-    who = f"{render.text(deed.who) or 'somebody'}{' (here)' if deed.here else ''}"
+    where = "" if deed.counts else " (does not count)"
+    who = f"{render.text(deed.who) or 'somebody'}{' (here)' if deed.here else ''}{where}"
     return "  ".join([render.stamp(event.time), who, event.op, _told(event), f"{event.writer}#{event.n}"])
 
 
@@ -212,6 +215,9 @@ def allow(ctx: click.Context, *, which: str | None, name: str | None, as_json: b
 
     repo = open_repo(ctx)
     signer = porcelain.plan_allow(repo, which, name=name)
+    if porcelain.is_listed(repo, signer):
+        render.note(f"that key is in ckpt.signers, as {signer.name}")
+        dry_run = True
     for key in porcelain.shut_out(repo, signer):
         render.note(
             f"from now on what {key.fingerprint} wrote does not count: 'ckpt audit allow {key.writers[0]} --name NAME' lists it"

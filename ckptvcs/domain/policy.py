@@ -21,6 +21,12 @@ _REMOTE: Final = re.compile(
 )
 """What YAML takes for text without quotes, as it stands in a pointer."""
 
+
+def is_remote_name(name: str) -> bool:
+    """Whether a remote may have that name: it stands in pointers and on command lines."""
+    return _REMOTE.fullmatch(name) is not None
+
+
 _STRICT: Final = {"extra": "forbid", "strict": True}
 """For pydantic: no unknown key, no string where a number belongs."""
 
@@ -363,7 +369,7 @@ class Config:
             raise ValueError(f"{err.what}: {err.why}") from err
         if self.replicas < 1:
             raise ValueError(f"'replicas' has to be at least 1, not {self.replicas}")
-        if self.remote is not None and not _REMOTE.fullmatch(self.remote):
+        if self.remote is not None and not is_remote_name(self.remote):
             raise ValueError(
                 f"'{self.remote}' cannot be the name of a remote: at most 64 letters, digits, '.', '_', '-', a letter first"
             )

@@ -41,6 +41,8 @@ class Deed:
     """The name of the key in ckpt.signers, else the pseudonym of the entry."""
     here: bool
     """Whether this clone wrote it."""
+    counts: bool
+    """Whether its writer may write: what may not is shown, and changes nothing."""
 
 
 def log(
@@ -51,7 +53,7 @@ def log(
     actor: str | None = None,
     ops: Collection[str] = (),
 ) -> list[Deed]:
-    """What was done, newest first, as far as chains count.
+    """What was done, newest first, as far as chains are whole; what does not count is marked.
 
     Args:
         repo: the repository.
@@ -84,13 +86,14 @@ def _me(repo: Repository) -> set[str | None]:
 
 def _deeds(repo: Repository) -> Iterator[Deed]:
     listed, own = signers.read(repo), ledger.writer_id(repo)
-    chains, names = {}, {}
+    chains, names, count = {}, {}, {}
     for writer, chain in ledger.chains_of(repo).items():
-        found = ledger.counted(repo, writer, vouching.vouched(writer, chain), listed)
-        chains[writer] = found.events
-        names[writer] = listed.name_of(found.key) if listed is not None else None
+        vouched = vouching.vouched(writer, chain)
+        chains[writer], count[writer] = vouched.events, len(ledger.counted(repo, writer, vouched, listed).events)
+        names[writer] = listed.name_of(vouched.key) if listed is not None else None
     for event in entries.in_order(chains):
-        yield Deed(event=event, who=names[event.writer] or event.actor, here=event.writer == own)
+        who, here = names[event.writer] or event.actor, event.writer == own
+        yield Deed(event=event, who=who, here=here, counts=event.n <= count[event.writer])
 
 
 # --------------------------------------------------------------------------------------------------------------- verify

@@ -74,9 +74,13 @@ def plan_allow(repo: Repository, which: str | None = None, *, name: str | None =
         NotFound: nothing here was signed with such a key.
     """
     name = name or (repo.identity.email if which is None else None)
-    if name is None or not is_name(name):
+    if name is None:
         raise UsageError(
-            f"cannot list a key as '{printable(name or '')}'",
+            "cannot list a key without a name", why="it is not that of this clone", next_step="write --name ADDRESS"
+        )
+    if not is_name(name):
+        raise UsageError(
+            f"cannot list a key as '{printable(name)}'",
             why="a name has no blanks, quotes, commas or wildcards",
             next_step="write --name ADDRESS",
         )
@@ -98,6 +102,14 @@ def _key(repo: Repository, which: str) -> PublicKey:
             next_step="run 'ckpt audit keys', and name a writer, a fingerprint or the key itself",
         )
     return given or found[0]
+
+
+def is_listed(repo: Repository, signer: Signer) -> bool:
+    """Whether the file says so already: the same key, with the same name, valid now."""
+    listed, now = signers.read(repo), ledger.iso(repo.now())
+    return listed is not None and any(
+        (one.name, one.key) == (signer.name, signer.key) and one.may_write(now) for one in listed.listed
+    )
 
 
 def shut_out(repo: Repository, signer: Signer) -> list[Key]:

@@ -289,6 +289,16 @@ def were_pushed(repo: Repository, ids: Collection[CheckpointId], remote: str | N
     return False
 
 
+def knows_remote(repo: Repository, remote: str) -> bool:
+    """Whether the ledger tells of any push to a remote."""
+    for writer, head in ledger.heads(repo.history).items():
+        with suppress(StorageError):
+            chain = ledger.newest_first(repo.history, head, limit=entries.MAX_BYTES)
+            if any(_pushed(found.data, writer, remote) for found in chain):
+                return True
+    return False
+
+
 def _pushed(data: bytes, writer: str, remote: str | None) -> set[Any]:
     try:
         event = entries.from_bytes(data, where=f"'{writer}'")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+from ckptvcs.domain.policy import is_remote_name
 from ckptvcs.errors import HostileInput, UsageError, WouldOverwrite
 from ckptvcs.paths import printable
 from ckptvcs.porcelain import config as configuration
@@ -159,9 +160,12 @@ def plan_add(repo: Repository, name: str, url: str, *, default: bool = False, ti
         tier: what it is for; None for what it was for, or warm.
 
     Raises:
-        UsageError: a cold one cannot be the default.
+        UsageError: a cold one cannot be the default; the name or the URL cannot be used, with which DVC would read its
+            configuration no more.
         WouldOverwrite: there is one of that name with another URL.
     """
+    _check_name(name)
+    _check_scheme(url)
     url = as_dvc_writes(url, repo.root)
     there = repo.dvc_config.remotes.get(name)
     if there is not None and str(there.get("url")) != url:
@@ -179,6 +183,47 @@ def plan_add(repo: Repository, name: str, url: str, *, default: bool = False, ti
         )
     others = any(one.tier == "warm" for one in known(repo))
     return AddPlan(name=name, url=url, default=default or (tier == "warm" and not others), tier=tier)
+
+
+_SCHEMES: Final = {
+    *(
+        "",
+        "file",
+        "remote",
+        "s3",
+        "gs",
+        "azure",
+        "oss",
+        "ssh",
+        "hdfs",
+        "webhdfs",
+        "http",
+        "https",
+        "webdav",
+        "webdavs",
+        "gdrive",
+    )
+}
+"""That DVC's configuration may have."""
+
+
+def _check_name(name: str) -> None:
+    if not is_remote_name(name):
+        raise UsageError(
+            f"'{printable(name)}' cannot be the name of a remote",
+            why="it has at most 64 letters, digits, '.', '_', '-', a letter first",
+            next_step="choose another one",
+        )
+
+
+def _check_scheme(url: str) -> None:
+    scheme = url.partition("://")[0] if "://" in url else ""
+    if scheme not in _SCHEMES:
+        raise UsageError(
+            f"cannot add a remote at '{printable(url)}'",
+            why=f"DVC knows no '{printable(scheme)}://'",
+            next_step=f"use one of {', '.join(sorted(_SCHEMES - {''}))}, or a path",
+        )
 
 
 def add(repo: Repository, plan: AddPlan) -> Remote:

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ckptvcs.errors import CkptvcsError, Conflict, StorageError, UsageError
+from ckptvcs.paths import printable
+from ckptvcs.porcelain import ledger
 from ckptvcs.porcelain.leases import Lease
 from ckptvcs.porcelain.remotes import known, open_remote, require_warm
+from ckptvcs.porcelain.stores import recorded
 from ckptvcs.storage import downloads
 
 if TYPE_CHECKING:
@@ -52,6 +55,8 @@ def chosen(repo: Repository, first: str | None, count: int | None) -> list[str |
     if first is not None:
         require_warm(repo, first)
     there = [one for one in known(repo) if one.tier == "warm"]
+    if first is None and repo.config.remote is not None and all(one.name != repo.config.remote for one in there):
+        return [repo.config.remote]  # there is no such remote, which is told when it is opened
     default = next((one.name for one in there if one.default), None)
     if wanted == 1:
         return [first or default]  # where there is none, it is told when one is needed
@@ -90,7 +95,28 @@ class Copy:
 def look(repo: Repository, names: Sequence[str | None], needed: Sequence[ObjectRef]) -> tuple[Copy, ...]:
     """Ask each remote what it has of the objects that are needed; change nothing."""
     opened = [open_remote(repo, name) for name in names]
-    return tuple(Copy(remote=remote, missing=_absent(remote, needed)) for remote in opened)
+    copies = tuple(Copy(remote=remote, missing=_absent(remote, needed)) for remote in opened)
+    for copy in copies:
+        if needed and len(copy.missing) == len(needed):
+            _refuse_emptied(repo, copy.remote)
+    return copies
+
+
+def _refuse_emptied(repo: Repository, remote: Remote) -> None:
+    """Refuse a store that is empty and should not be: refs would move, and what was pushed before would be missed too late.
+
+    Raises:
+        StorageError: the ledger tells of pushes to it, and nothing is there.
+    """
+    if ledger.knows_remote(repo, remote.name) and remote.is_empty() and recorded(remote.side_files()) is None:
+        name = printable(remote.name)
+        raise StorageError(
+            f"cannot push to '{name}'",
+            why="the ledger tells of pushes to it, and it is empty: it may not be mounted, or be another store",
+            next_step=f"mount it; if it was emptied on purpose, 'ckpt remote add {name} URL' begins it anew, "
+            "and 'ckpt push --full' fills it",
+            remote=remote.name,
+        )
 
 
 def _absent(remote: Remote, refs: Collection[ObjectRef]) -> tuple[ObjectRef, ...]:

@@ -97,7 +97,7 @@ def _other(remote: Remote, ref: ObjectRef, why: str) -> WrongDigest:
     return WrongDigest(
         f"what remote '{remote.name}' has as object {short(ref.name)} is something else",
         why=why,
-        next_step="nothing of it was kept; whoever has it whole can heal the remote with 'ckpt push --full'",
+        next_step="nothing of it was kept; move it away in the remote, and whoever has it whole heals it with 'ckpt push --full'",
         object=ref.name,
         remote=remote.name,
     )

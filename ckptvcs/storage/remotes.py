@@ -75,6 +75,9 @@ class Remote(Protocol):
             MissingObject: it is not there.
         """
 
+    def is_empty(self) -> bool:
+        """Whether there is not one object, as where a share is not mounted; False where that cannot be told."""
+
     def probe(self, now: float) -> Probe:
         """Try what the store can do, with a throw-away object; `now` in seconds since the epoch.
 
@@ -112,6 +115,9 @@ class FolderRemote:
         with self._store.open(name) as file:
             file.seek(start)
             return file.read(end - start)
+
+    def is_empty(self) -> bool:
+        return next(iter(self._store.names()), None) is None
 
     def probe(self, now: float) -> Probe:
         data = _THROWAWAY + secrets.token_bytes(16)  # somebody else may be trying it right now
@@ -331,6 +337,16 @@ class FilesystemRemote:
         folder, _, name = path.rpartition("/")
         entries = self._patiently("list", lambda: self._fs.ls(folder, detail=True))
         return any(entry["name"].endswith(name) for entry in entries)
+
+    def is_empty(self) -> bool:
+        def look() -> Any:
+            try:
+                return self._fs.ls(self._root, detail=False)
+            except FileNotFoundError:
+                return []
+
+        self._fs.invalidate_cache()
+        return self._kind.lists and not self._patiently("list", look)
 
     # ---- beside the objects
 

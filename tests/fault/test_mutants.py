@@ -126,17 +126,18 @@ def test_errors_that_are_swallowed(prepared: Ground, tmp_path: Path):
 
 def order_of_durability(calls: list[tuple[str, str, str]]) -> list[str]:
     """What a power cut would find out: names that are given before their bytes, or refs before names, are durable."""
-    found, synced, linked, moved = [], set(), set(), False
+    found, synced, linked, moved, named = [], set(), set(), False, 0
     for _, call, rest in calls:
         path = re.search(r"<([^>]*)>", rest)
-        quoted = re.findall(r'"([^"]*)"', rest)
+        quoted = [str(Path(folder, name)) for folder, name in re.findall(r'(?:<([^>]*)>, )?"([^"]*)"', rest)]
         if call == "fsync" and path:
             synced.add(path[1])
             linked.discard(path[1])
-        elif call == "link" and "/md5/" in rest and "= 0" in rest:
+        elif call in ("link", "linkat") and "/md5/" in rest and "= 0" in rest:
             if quoted[0] not in synced:
                 found.append(f"{quoted[0]} has a name and is not durable")
             linked.add(str(Path(quoted[1]).parent))
+            named += 1
         elif call in ("rename", "link") and "refs/heads/main.lock" in rest and "= 0" in rest:
             moved = True
             if linked:
@@ -144,6 +145,7 @@ def order_of_durability(calls: list[tuple[str, str, str]]) -> list[str]:
             if quoted[0] not in synced:
                 found.append("the branch moved, and its lock file is not durable")
     assert moved, "the branch never moved"
+    assert named, "no object was given a name"
     return found
 
 

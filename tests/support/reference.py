@@ -227,6 +227,7 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
         ("each of the list", "format", "of the entry"),
         ("each of the list", "who", "the name of its key in ckpt.signers, else the pseudonym"),
         ("each of the list", "here", "whether this clone wrote it"),
+        ("each of the list", "counts", "whether its writer may write"),
     ],
     "audit verify": [
         ("", "sound", "whether nothing is wrong"),
@@ -234,7 +235,11 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
         ("", "entries", "how many they have together"),
         ("", "unsigned", "writers whose chains are from before there were signatures"),
         ("", "listed", "whether there is a `ckpt.signers`"),
-        ("", "flaws", "what is wrong: `writer`, `n`, `what`"),
+        (
+            "",
+            "flaws",
+            "what is wrong: `writer`, `n`, `what`, and `unlisted` if all that is wrong is that its key is not listed",
+        ),
         ("", "notes", "what the user should know"),
     ],
     "audit heads": [

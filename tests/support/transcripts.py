@@ -140,6 +140,9 @@ def _plain(text: str) -> str:
     for pattern, word in (
         (r"\b[0-9a-f]{64}\b", "DIGEST"),
         (r"\b[0-9a-f]{40}\b", "COMMIT"),
+        (r"\b[0-9a-f]{2}/[0-9a-f]{30}\b", "OBJECT"),
+        (r"\bAAAAC3NzaC1lZDI1NTE5[A-Za-z0-9+/]{48}", "KEY"),
+        (r"\bSHA256:[A-Za-z0-9+/]{43}", "FINGERPRINT"),
         (r"\b[0-9a-f]{16}\b", "RUN"),
         (r"\b(?=[0-9a-f]*\d)[0-9a-f]{7,12}\b", "ID"),
         (r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?( [+-]\d{4})?", "TIME"),

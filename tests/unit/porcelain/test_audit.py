@@ -393,6 +393,20 @@ def test_who_has_no_name_is_somebody(world: World, history, tmp_path: Path):
     assert found["op"] == "restore"
 
 
+def test_what_does_not_count_is_in_the_log_and_marked(clones: Clones):
+    world = clones.worlds["a"]
+    world.ckpt("audit", "allow", clones.ref("a").removeprefix(REFS), "--name", "a@example.com")
+
+    done = world.ckpt("audit", "log", "--json").json
+
+    assert {(d["writer"] == clones.ref("a").removeprefix(REFS), d["counts"]) for d in done} == {
+        (True, True),
+        (False, False),
+    }
+    assert len(done) == 21
+    assert world.ckpt("audit", "log").out.count("(does not count)") == 14
+
+
 # ------------------------------------------------------------------------------------------------------------------ pins
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ckptvcs import Repo
-from ckptvcs.cli import policy
+from ckptvcs.cli import render
 from ckptvcs.domain import schema
 from ckptvcs.domain.policy import Config, Interval, Save
 from ckptvcs.errors import NotFound
@@ -195,7 +195,7 @@ def test_show_writes_a_configuration_that_means_the_same(world: World, text: str
     ],
 )
 def test_durations_are_said_for_people(seconds: float, text: str):
-    assert policy._time(seconds) == text
+    assert render.duration(seconds) == text
 
 
 def test_show_names_a_mistake(world: World):

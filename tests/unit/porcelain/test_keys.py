@@ -184,6 +184,16 @@ def test_a_file_that_cannot_be_understood_is_an_error_that_names_its_line(world:
         account.read(Repository.open(world.root))
 
 
+def test_a_key_is_listed_once(world: World, history):
+    world.ckpt("audit", "allow")
+    text = (world.root / "ckpt.signers").read_text()
+
+    done = world.ckpt("audit", "allow")
+
+    assert "that key is in ckpt.signers, as test@example.com" in done.err
+    assert (world.root / "ckpt.signers").read_text() == text
+
+
 def test_a_dry_run_lists_nothing(world: World, history):
     said = world.ckpt("audit", "allow", "-n").out
 

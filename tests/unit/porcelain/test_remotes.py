@@ -81,3 +81,18 @@ def test_what_cannot_be_opened_is_told(world: World, repo: Repository):
     with pytest.raises(StorageError) as caught:
         remotes.open_remote(repo, "elsewhere")
     assert "pip install 'dvc[gdrive]'" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("name", "url"), [("two words", "/x"), ("-n", "/x"), ("", "/x"), ("team", "s4://bucket"), ("team", "ext::sh")]
+)
+def test_what_dvc_could_not_read_again_is_not_written(world: World, repo: Repository, name: str, url: str):
+    before = (world.root / ".dvc/config").read_bytes()
+    if url == "ext::sh":  # a path like any other, for DVC and for us
+        assert remotes.plan_add(repo, name, url).url.endswith("ext::sh")
+        return
+
+    with pytest.raises(UsageError):
+        remotes.plan_add(repo, name, url)
+
+    assert (world.root / ".dvc/config").read_bytes() == before

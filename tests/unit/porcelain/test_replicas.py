@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptvcs.errors import StorageError, UsageError
+from ckptvcs.errors import NotFound, StorageError, UsageError
 from ckptvcs.porcelain import push, remotes, replicas
 from ckptvcs.porcelain.repo import Repository
 from tests.support import oracle
@@ -161,3 +161,33 @@ def test_the_command_names_each_remote(shared: World):
     assert [one["name"] for one in done["remotes"]] == ["team", "attic", "mirror"]
     assert done["objects"] == sum(one["objects"] for one in done["remotes"])
     assert done["bytes"] == sum(one["bytes"] for one in done["remotes"])
+
+
+def test_a_store_that_was_emptied_or_is_not_mounted_is_refused_until_it_is_begun_anew(
+    shared: World, state, tmp_path: Path
+):
+    """Else refs would move, and what was pushed before would be missed by who pulls."""
+    pushed(shared)
+    for harm in ("gone", "an empty mount point"):
+        shutil.rmtree(tmp_path / "attic")
+        if harm == "an empty mount point":
+            (tmp_path / "attic").mkdir()
+        commit(shared, state, 100 + len(harm))
+        tip = shared.git("rev-parse", "origin/main")
+
+        with pytest.raises(StorageError, match="the ledger tells of pushes to it, and it is empty"):
+            pushed(shared)
+
+        assert shared.git("ls-remote", "origin", "main").split()[0] == tip
+        assert not objects(tmp_path / "attic")
+        shared.ckpt("remote", "add", "attic", tmp_path / "attic")
+        shared.ckpt("push", "--full")
+        assert objects(tmp_path / "attic") == objects(tmp_path / "team")
+
+
+def test_a_remote_of_the_configuration_that_is_none_is_told(shared: World, state):
+    commit(shared, state, 7)
+    (shared.root / "ckpt.yaml").write_text("replicas: 2\nremote: teem\n")
+
+    with pytest.raises(NotFound, match="teem"):
+        pushed(shared)
