@@ -32,9 +32,7 @@ BY_SIZE = (
     "verification",
 )
 
-ALL = [*BY_SIZE, "looking", "stored", "memory"]
-NAMED = ["pushing", "appending"]
-"""Measured only where they are named."""
+ALL = [*BY_SIZE, "looking", "pushing", "appending", "stored", "memory"]
 
 ONE_SIZE = ("commit_frozen", "commit_unchanged", "throughput", "verification")
 """No budget depends on their size, or the machine has too few cores for the larger one."""
@@ -43,7 +41,7 @@ ONE_SIZE = ("commit_frozen", "commit_unchanged", "throughput", "verification")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", type=Path, help="the page to write")
-    parser.add_argument("--only", action="append", choices=[*ALL, *NAMED])
+    parser.add_argument("--only", action="append", choices=ALL)
     parser.add_argument("--sizes", default=SIZES, help="bytes of the states, in GB")
     parser.add_argument("--history", type=int, default=10_000, help="checkpoints in the long history")
     args = parser.parse_args()
