@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from ckptvcs.errors import CkptvcsError, Conflict, StorageError, UsageError
 from ckptvcs.paths import printable
 from ckptvcs.porcelain import ledger
-from ckptvcs.porcelain.leases import Lease
+from ckptvcs.porcelain.leases import INTENTS, Lease
 from ckptvcs.porcelain.remotes import known, open_remote, require_warm
 from ckptvcs.porcelain.stores import recorded
 from ckptvcs.storage import downloads
@@ -108,7 +108,10 @@ def _refuse_emptied(repo: Repository, remote: Remote) -> None:
     Raises:
         StorageError: the ledger tells of pushes to it, and nothing is there.
     """
-    if ledger.knows_remote(repo, remote.name) and remote.is_empty() and recorded(remote.side_files()) is None:
+    if not ledger.knows_remote(repo, remote.name) or not remote.is_empty():
+        return
+    side = remote.side_files()
+    if recorded(side) is None and not side.list(INTENTS):  # else it was added, or pushed to before
         name = printable(remote.name)
         raise StorageError(
             f"cannot push to '{name}'",

@@ -345,8 +345,10 @@ class FilesystemRemote:
             except FileNotFoundError:
                 return []
 
+        if self._kind.appears_whole or not self._kind.lists:  # a bucket is there or not: nobody unmounts it
+            return False
         self._fs.invalidate_cache()
-        return self._kind.lists and not self._patiently("list", look)
+        return not self._patiently("list", look)
 
     # ---- beside the objects
 

@@ -118,7 +118,8 @@ def test_a_training_killed_twice_and_told_to_end_once_ends_as_one_that_went_thro
 
     assert [status for status, *_ in killed] == [-signal.SIGKILL] * 2
     assert killed[0][2][:17] == whole[:17]
-    assert (status, manifest["reason"], manifest["grade"]) == (143, "on_preemption: SIGTERM", "exact")
+    assert (status, manifest["grade"]) == (143, "exact")
+    assert "on_preemption: SIGTERM" in manifest["reason"].split("; ")  # the step may have been due as well
     assert seconds < 30, "the grace period is over"
     assert len(last) < len(whole) - 17, "it began anew"
     same([*ended, *last], whole)  # not a batch of those after SIGTERM was trained twice, or left out

@@ -42,7 +42,8 @@ def harmless(act: Callable[[], Any]) -> None:
         with contextlib.suppress(FormatError, IntegrityError):
             act()
 
-    assert peak(run) < 8 * MIB
+    if peak(run) >= 8 * MIB:  # the first of its kind in a process imports what it needs
+        assert peak(run) < 8 * MIB
 
 
 def read(data: bytes) -> Any:
