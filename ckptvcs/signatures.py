@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
 import struct
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ def new_key() -> SigningKey:
     return SigningKey(Ed25519PrivateKey.generate())
 
 
+@functools.lru_cache(maxsize=2)
 def read_key(data: bytes, *, where: str) -> SigningKey:
     """Read a private key as `ssh-keygen -t ed25519` makes them.
 

@@ -8,6 +8,7 @@ move would fail: a note under our own lock says which files a dead process may h
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from ckptvcs.storage.history.repository import HEADS, TAGS, CommitId, History, I
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
+    from pathlib import Path
 
 _REF_LOCK_WAIT_S: Final = 5.0
 """How long another git process may hold the lock of a ref; it needs milliseconds."""
@@ -207,10 +209,12 @@ def lock_files(history: History, *refs: str) -> list[str]:
 
     They are relative to git's common folder: a copy of the repository has the note too, and must not clean up elsewhere.
     """
-    own = [
-        os.path.relpath(history.git_dir.resolve() / name, history.common_dir) for name in ("HEAD.lock", "index.lock")
-    ]
-    return [*(f"{ref}.lock" for ref in refs), "packed-refs.lock", *own]
+    return [*(f"{ref}.lock" for ref in refs), "packed-refs.lock", *_own_lock_files(history.git_dir, history.common_dir)]
+
+
+@functools.lru_cache(maxsize=8)
+def _own_lock_files(git_dir: Path, common_dir: Path) -> tuple[str, ...]:
+    return tuple(os.path.relpath(git_dir.resolve() / name, common_dir) for name in ("HEAD.lock", "index.lock"))
 
 
 @contextlib.contextmanager
