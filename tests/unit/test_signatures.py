@@ -79,8 +79,7 @@ def test_a_signature_is_of_one_payload_with_one_key():
     assert not is_right(Signed(b"words", b"head  words", signature))
     assert not is_right(Signed(b"other", b"head words", signature)), "the data are not what was signed"
     assert not is_right(Signed(b"words", b"head words", other.sign(b"something else")))
-    swapped = other.sign(b"head words").replace(b"\n", b"")[:0] + signature
-    assert claimed_key(swapped) != other.public
+    assert claimed_key(other.sign(b"head words")) == other.public
 
 
 @given(st.integers(0, len(KEY.sign(b"x")) - 1), st.integers(0, 7))
