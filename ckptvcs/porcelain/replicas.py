@@ -223,8 +223,7 @@ def _send(
     gone = _absent(copy.remote, [ref for ref in needed if ref.name not in planned])
     missing = [*copy.missing, *gone]
     _fetch_from_others(repo, copy, copies, missing)
-    repo.objects.check(missing)
-    copy.remote.upload(missing, repo.objects.store, progress)
+    copy.remote.upload(missing, repo.objects, progress)
 
 
 def _fetch_from_others(repo: Repository, copy: Copy, copies: Sequence[Copy], refs: Sequence[ObjectRef]) -> None:
@@ -253,8 +252,7 @@ def settle(repo: Repository, copies: Sequence[Copy], needed: Sequence[ObjectRef]
         if not lease.is_young():
             _wait_for_collectors(lease)
             missing = _absent(copy.remote, needed)
-            repo.objects.check(missing)
-            copy.remote.upload(missing, repo.objects.store, lambda _: None)
+            copy.remote.upload(missing, repo.objects, lambda _: None)
 
 
 def _wait_for_collectors(lease: Lease) -> None:

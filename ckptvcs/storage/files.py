@@ -162,7 +162,7 @@ def remove_tree(folder: int, name: str) -> None:
 
 
 def sweep_temporaries(folder: Path, now: float) -> list[str]:
-    """Remove temporary files of processes that died. A living writer holds a lock on its file.
+    """Remove temporary files and folders of processes that died. A living writer holds a lock on its own.
 
     Args:
         folder: where to look, not below.
@@ -174,10 +174,10 @@ def sweep_temporaries(folder: Path, now: float) -> list[str]:
     removed = []
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for entry in os.scandir(folder):
-            if _is_temporary(entry.name) and entry.is_file(follow_symlinks=False) and _is_abandoned(entry, now):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(entry.path)
-                    removed.append(entry.name)
+            if _is_temporary(entry.name) and not entry.is_symlink() and _is_abandoned(entry, now):
+                with open_folder(folder) as fd:
+                    remove_tree(fd, entry.name)
+                removed.append(entry.name)
     return removed
 
 

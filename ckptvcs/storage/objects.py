@@ -22,7 +22,7 @@ from ckptvcs.storage.ingest import NewObject, Written, ingest, other_size
 from ckptvcs.storage.names import ObjectName, ObjectRef, is_object_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from io import FileIO
     from pathlib import Path
 
@@ -107,9 +107,12 @@ class LocalStore:
         """Where an object lies, or would lie."""
         return self.root / name[:2] / name[2:]
 
+    def _place(self, name: ObjectName) -> str:
+        return f"{self.root}/{name[:2]}/{name[2:]}"  # a Path takes longer than to look at the file
+
     def nbytes(self, name: ObjectName) -> int | None:
         try:
-            info = os.lstat(self.path(name))
+            info = os.lstat(self._place(name))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as err:
@@ -129,7 +132,7 @@ class LocalStore:
             MissingObject: it is not here.
         """
         try:
-            with open(self.path(name), "rb", buffering=0) as file:
+            with open(self._place(name), "rb", buffering=0) as file:
                 yield file
         except FileNotFoundError as err:
             raise missing(name, "the cache") from err
@@ -162,10 +165,7 @@ class LocalStore:
             refs: list[ObjectRef] = ingest(
                 objects, folder=self.root, mode=OBJECT_MODE, publish=self._publish, progress=progress
             )
-            for folder in {ref.name[:2] for ref in refs}:
-                with self._enter(folder) as fd:
-                    os.fsync(fd)
-            files.fsync_dir(self.root)
+            self.sync_names(refs)
         except OSError as err:
             raise from_os_error(err, doing=f"write objects to '{self.root}'") from err
         return refs
@@ -180,30 +180,54 @@ class LocalStore:
         if new.ref is not None and new.ref != ref:
             raise wrong_bytes(new.ref, ref)
         self._make_folder(self.path(ref.name).parent)
-        with self._enter(ref.name[:2]) as folder:
-            try:
-                os.link(tmp, ref.name[2:], dst_dir_fd=folder)
-            except FileExistsError:
-                self._meet(tmp, folder, ref)
-            except OSError as err:
-                if err.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
-                    raise
-                # No hard links on this file system. Renaming onto a name that appeared meanwhile is harmless: same bytes.
-                if os.access(ref.name[2:], os.F_OK, dir_fd=folder, follow_symlinks=False):
-                    self._meet(tmp, folder, ref)
-                else:
-                    os.rename(tmp, ref.name[2:], dst_dir_fd=folder)
+        with self.enter(ref.name[:2]) as folder:
+            self._give_name(tmp, folder, ref)
         return ref
 
+    def adopt(self, refs: Sequence[ObjectRef], folder: int) -> None:
+        """Give files their names, which are complete, durable and known to be these objects.
+
+        Args:
+            refs: the objects. The names are durable when the caller has synced the folders.
+            folder: where they lie under their full names; open, in `root`.
+        """
+        for prefix, some in _by_folder(refs).items():
+            with contextlib.suppress(FileExistsError):
+                self._make(self.root / prefix)
+            with self.enter(prefix) as to:
+                for ref in some:
+                    self._give_name(ref.name, to, ref, tmp_folder=folder)
+
+    def sync_names(self, refs: Sequence[ObjectRef]) -> None:
+        """Make the names of objects durable."""
+        for prefix in _by_folder(refs):
+            with self.enter(prefix) as fd:
+                os.fsync(fd)
+        files.fsync_dir(self.root)
+
+    def _give_name(self, tmp: str, folder: int, ref: ObjectRef, tmp_folder: int | None = None) -> None:
+        try:
+            os.link(tmp, ref.name[2:], src_dir_fd=tmp_folder, dst_dir_fd=folder)
+        except FileExistsError:
+            self._meet(tmp, folder, ref, tmp_folder)
+        except OSError as err:
+            if err.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
+                raise
+            # No hard links on this file system. Renaming onto a name that appeared meanwhile is harmless: same bytes.
+            if os.access(ref.name[2:], os.F_OK, dir_fd=folder, follow_symlinks=False):
+                self._meet(tmp, folder, ref, tmp_folder)
+            else:
+                os.rename(tmp, ref.name[2:], src_dir_fd=tmp_folder, dst_dir_fd=folder)
+
     @contextlib.contextmanager
-    def _enter(self, folder: str) -> Iterator[int]:
-        """A folder of names. The store itself may be reached through a link, as who shares a cache has it; these are ours."""
+    def enter(self, folder: str = "") -> Iterator[int]:
+        """A folder of names, or the root. That may be reached through a link, as who shares a cache has it; these are ours."""
         with contextlib.ExitStack() as stack:
             root = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, root)
             yield stack.enter_context(files.open_beneath(root, folder))
 
-    def _meet(self, tmp: str, folder: int, ref: ObjectRef) -> None:
+    def _meet(self, tmp: str, folder: int, ref: ObjectRef, tmp_folder: int | None) -> None:
         """An object of that name is there already: believe it only after reading it, replace it if it is damaged."""
         final = ref.name[2:]
         there = self.digest(ref.name)
@@ -224,7 +248,7 @@ class LocalStore:
         with contextlib.suppress(FileExistsError):
             aside = self.root / f"{files.PREFIX}damaged-{ref.name}-{there[:8]}"
             os.link(final, aside, src_dir_fd=folder, follow_symlinks=False)
-        os.rename(tmp, final, dst_dir_fd=folder)
+        os.rename(tmp, final, src_dir_fd=tmp_folder, dst_dir_fd=folder)
 
     def _md5(self, name: ObjectName) -> str:
         md5 = hashlib.md5(usedforsecurity=False)
@@ -237,14 +261,17 @@ class LocalStore:
             return
         folder.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
-            folder.mkdir(self._folder_mode)
-            if self._folder_mode & stat.S_ISGID:
-                folder.chmod(self._folder_mode)  # the umask took the group's right away
+            self._make(folder)
         files.fsync_dir(folder.parent)
+
+    def _make(self, folder: Path) -> None:
+        folder.mkdir(self._folder_mode)
+        if self._folder_mode & stat.S_ISGID:
+            folder.chmod(self._folder_mode)  # the umask took the group's right away
 
     def delete(self, name: ObjectName) -> None:
         try:
-            with self._enter(name[:2]) as folder:
+            with self.enter(name[:2]) as folder:
                 os.unlink(name[2:], dir_fd=folder)
                 os.fsync(folder)
         except FileNotFoundError:
@@ -256,6 +283,13 @@ class LocalStore:
 def open_cache(cache_dir: Path, *, group: bool) -> LocalStore:
     """The hot tier: DVC's local cache."""
     return LocalStore(cache_dir / "files" / "md5", group=group)
+
+
+def _by_folder(refs: Iterable[ObjectRef]) -> dict[str, list[ObjectRef]]:
+    found: dict[str, list[ObjectRef]] = {}
+    for ref in refs:
+        found.setdefault(ref.name[:2], []).append(ref)
+    return found
 
 
 def missing(name: ObjectName, where: str) -> MissingObject:

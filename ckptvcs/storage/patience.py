@@ -28,7 +28,7 @@ _ANSWER_S: Final = 120.0
 _SLOWEST: Final = 16 << 10
 """Bytes per second of one of many transfers at once, below which a line is taken for dead."""
 
-_BOUNDED: Final = {"info", "ls", "makedirs", "mv", "rm_file", "cat_file", "pipe_file", "put_file"}
+_BOUNDED: Final = {"info", "ls", "makedirs", "mv", "rm_file", "cat_file", "pipe_file", "put_file", "call_s3", "find"}
 
 
 class Steady:
@@ -70,6 +70,8 @@ def _bounded(call: Callable[..., Any], name: str, *args: Any, **options: Any) ->
         nbytes = os.path.getsize(args[0])
     elif name == "pipe_file":
         nbytes = len(args[1])
+    elif name == "call_s3":
+        nbytes = len(options.get("Body", b""))
     elif name == "cat_file":
         nbytes = (options.get("end") or 0) - (options.get("start") or 0)
     return call(*args, timeout=_ANSWER_S + nbytes / _SLOWEST, **options)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from ckptvcs.digest import digest_of_parts, short
 from ckptvcs.errors import IntegrityError, StorageError
-from ckptvcs.storage import files, store_errors
+from ckptvcs.storage import copies, files, store_errors
 from ckptvcs.storage.filesystems import STALE_S, Kind, timestamp
 from ckptvcs.storage.ingest import NewObject
 from ckptvcs.storage.names import DIR_SUFFIX, ObjectName
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ckptvcs.progress import Progress
     from ckptvcs.storage.names import ObjectRef
     from ckptvcs.storage.sidefiles import SideFiles
+    from ckptvcs.storage.verified import VerifiedStore
 
 T = TypeVar("T")
 
@@ -37,6 +38,8 @@ PARALLEL: Final = 16
 PIECE: Final = 8 << 20
 _FEW: Final = 128
 """Objects that are asked for one by one; of more, the folders are listed that they lie in."""
+_FEW_IN_A_FOLDER: Final = 64
+"""Where the 256 folders hold about so many objects, all of them come in fewer answers than the folders one by one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +68,14 @@ class Remote(Protocol):
     def sizes(self, names: Collection[ObjectName]) -> dict[ObjectName, int]:
         """Which of these objects are there, and how many bytes each has."""
 
-    def upload(self, refs: Sequence[ObjectRef], source: LocalStore, progress: Progress) -> None:
-        """Store objects that the local store has; they were verified there."""
+    def upload(self, refs: Sequence[ObjectRef], source: VerifiedStore, progress: Progress) -> None:
+        """Store objects that the local store has.
+
+        Raises:
+            MissingObject, WrongDigest: it has not all of them, or one of them damaged.
+            IntegrityError: one did not arrive as it is.
+            StorageError: the remote does not answer, or is full. What arrived stays.
+        """
 
     def read(self, name: ObjectName, start: int, end: int) -> bytes:
         """A range of an object.
@@ -104,8 +113,8 @@ class FolderRemote:
     def sizes(self, names: Collection[ObjectName]) -> dict[ObjectName, int]:
         return {name: size for name in names if (size := self._store.nbytes(name)) is not None}
 
-    def upload(self, refs: Sequence[ObjectRef], source: LocalStore, progress: Progress) -> None:
-        self._store.put([_copy_of(ref, source) for ref in refs], progress)
+    def upload(self, refs: Sequence[ObjectRef], source: VerifiedStore, progress: Progress) -> None:
+        copies.copy(refs, source, self._store, progress)
         for ref in refs[-1:]:  # by the clock of the store: it was written a moment ago
             self._store.sweep(self._store.path(ref.name).stat().st_mtime - STALE_S)
 
@@ -130,11 +139,6 @@ class FolderRemote:
 
     def side_files(self) -> SideFiles:
         return FolderSide(self.name, self._store.root.parents[1])
-
-
-def _copy_of(ref: ObjectRef, source: LocalStore) -> NewObject:
-    suffix = DIR_SUFFIX if ref.name.endswith(DIR_SUFFIX) else ""
-    return NewObject(lambda: source.read(ref.name), ref.nbytes, suffix, ref)
 
 
 class FilesystemRemote:
@@ -166,10 +170,27 @@ class FilesystemRemote:
         if len(wanted) <= _FEW or not self._kind.lists:
             found = dict(zip(wanted, self._each(self._size, wanted), strict=True))
             return {name: size for name, size in found.items() if size is not None}
-        listed: dict[ObjectName, int] = {}
-        for entries in self._each(self._list, {name[:2] for name in wanted}):
-            listed.update(entries)
+        if self._kind.appears_whole and len(self._list("00")) <= _FEW_IN_A_FOLDER:
+            listed = self._list_all()
+        else:
+            listed = {}
+            for entries in self._each(self._list, {name[:2] for name in wanted}):
+                listed.update(entries)
         return {name: size for name, size in listed.items() if name in wanted}
+
+    def _list_all(self) -> dict[ObjectName, int]:
+        """Every object, in answers of 1,000, as object stores give them that know no folders."""
+
+        def look() -> Any:
+            try:
+                return self._fs.find(self._root, detail=True)
+            except FileNotFoundError as err:
+                if store_errors.says_no_bucket(err):
+                    raise
+                return {}
+
+        found = self._patiently("list its objects", look)
+        return {ObjectName("".join(path.split("/")[-2:])): int(e["size"] or 0) for path, e in found.items()}
 
     def _size(self, name: ObjectName) -> int | None:
         try:
@@ -206,9 +227,11 @@ class FilesystemRemote:
 
     # ---- upload
 
-    def upload(self, refs: Sequence[ObjectRef], source: LocalStore, progress: Progress) -> None:
+    def upload(self, refs: Sequence[ObjectRef], source: VerifiedStore, progress: Progress) -> None:
+        source.check(refs)
+
         def one(ref: ObjectRef) -> None:
-            self._upload(ref, source)
+            self._upload(ref, source.store)
             progress(ref.nbytes)
 
         # What others take for complete when they see it goes last: a directory names its files.
@@ -222,9 +245,12 @@ class FilesystemRemote:
         local, final = str(source.path(ref.name)), self._path(ref.name)
         doing = f"upload object {short(ref.name)}"
         if self._kind.appears_whole:
-            self._patiently(
-                doing, lambda: self._kind.put(local, final, lambda: self._is_whole(ref, self._now(ref.name)))
-            )
+
+            def is_there() -> bool:
+                return self._is_whole(ref, self._now(ref.name))
+
+            if self._patiently(doing, lambda: self._kind.put(local, final, ref.name[:32], is_there)):
+                return
         else:
             self._make_folder(final.rpartition("/")[0])
             tmp = f"{self._root}/{files.tmp_name()}"  # DVC ignores what lies beside its folders

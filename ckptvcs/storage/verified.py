@@ -142,5 +142,7 @@ def verified_bytes(store: LocalStore, ref: ObjectRef, *, limit: int) -> bytes:
     """
     with store.open(ref.name) as file:
         data = file.read(min(ref.nbytes, limit) + 1)
-    check_digest(digest(data), ref, where=str(store.path(ref.name)))
+    found = digest(data)
+    if found != ref.digest:
+        check_digest(found, ref, where=str(store.path(ref.name)))
     return data

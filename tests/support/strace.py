@@ -17,14 +17,14 @@ from pathlib import Path
 import pytest
 
 CALLS = (
-    "write pwrite64 writev pwritev openat fsync fdatasync rename renameat renameat2 link linkat unlink unlinkat mkdir "
+    "write pwrite64 writev pwritev openat fsync fdatasync syncfs rename renameat renameat2 link linkat unlink unlinkat mkdir "
     "mkdirat rmdir chmod fchmod fchmodat ftruncate fallocate copy_file_range sendfile symlink symlinkat utimensat"
 ).split()
 
 # Which calls can fail with which error: a disk that is full has no trouble with `unlink`.
 FAILING = {
     "ENOSPC": "write pwrite64 openat link linkat mkdir mkdirat rename renameat renameat2 fallocate copy_file_range".split(),
-    "EIO": "write pwrite64 fsync fdatasync link rename renameat renameat2 copy_file_range ftruncate".split(),
+    "EIO": "write pwrite64 fsync fdatasync syncfs link rename renameat renameat2 copy_file_range ftruncate".split(),
     "EROFS": "openat link mkdir mkdirat rename renameat renameat2 unlink unlinkat".split(),
     "EACCES": "openat link mkdir mkdirat rename renameat renameat2".split(),
 }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import stat
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -202,6 +205,31 @@ def test_the_temporary_file_of_a_living_process_stays(tmp_path: Path, python):
     assert left.read_bytes() == b"half"
 
 
+def test_a_temporary_folder_goes_with_all_it_holds_and_no_more(tmp_path: Path):
+    (tmp_path / "kept").write_bytes(b"kept")
+    (tmp_path / "kept folder").mkdir()
+    left = tmp_path / files.tmp_name()
+    left.mkdir()
+    (left / "half").write_bytes(b"half")
+    (left / "link").symlink_to(tmp_path / "kept")
+    (left / "way").symlink_to(tmp_path / "kept folder")
+
+    with open_locked(left):
+        assert files.sweep_temporaries(tmp_path, time.time() + LATER) == []
+    assert files.sweep_temporaries(tmp_path, time.time() + LATER) == [left.name]
+    assert sorted(os.listdir(tmp_path)) == ["kept", "kept folder"]
+
+
+@contextlib.contextmanager
+def open_locked(folder: Path) -> Iterator[None]:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
 def test_a_young_temporary_file_stays(tmp_path: Path):
     left = tmp_path / files.tmp_name()
     left.write_bytes(b"half")
@@ -214,8 +242,9 @@ def test_only_files_of_ours_are_swept(tmp_path: Path):
     for name in ("model.tmp", ".ckptvcs-damaged-0123", ".tmp", "deep/.ckptvcs-0123.tmp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
+    (tmp_path / "folder").mkdir()
     (tmp_path / ".ckptvcs-link.tmp").symlink_to("model.tmp")
-    (tmp_path / ".ckptvcs-folder.tmp").mkdir()
+    (tmp_path / ".ckptvcs-way.tmp").symlink_to("folder")
     before = sorted(tmp_path.rglob("*"))
 
     assert files.sweep_temporaries(tmp_path, time.time() + LATER) == []

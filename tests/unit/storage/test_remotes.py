@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 from ckptvcs.errors import IntegrityError, MissingObject, StorageError, WrongDigest
 from ckptvcs.progress import silent
 from ckptvcs.storage import downloads, patience, remotes
+from ckptvcs.storage.index import LocalIndex
 from ckptvcs.storage.ingest import NewObject
 from ckptvcs.storage.names import DIR_SUFFIX, ObjectName, ObjectRef
 from ckptvcs.storage.objects import LocalStore
 from ckptvcs.storage.remotes import FilesystemRemote, FolderRemote, Remote
+from ckptvcs.storage.verified import VerifiedStore
 
 DATA = [random.Random(n).randbytes(size) for n, size in enumerate([0, 1, 5000, 70_000])]
 
@@ -29,6 +32,10 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def here(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "here")
+
+
+def _known(store: LocalStore) -> VerifiedStore:
+    return VerifiedStore(store, LocalIndex(store.root.with_name("index")))
 
 
 @pytest.fixture
@@ -54,7 +61,7 @@ def test_what_was_uploaded_comes_back(remote: Remote, here: LocalStore, refs: li
     assert remote.sizes([ref.name for ref in refs]) == {}
     told: list[int] = []
 
-    remote.upload(refs, here, told.append)
+    remote.upload(refs, _known(here), told.append)
     back = LocalStore(tmp_path / "back")
     downloads.download(remote, refs, back, silent)
     downloads.verify(remote, refs, silent)
@@ -68,14 +75,14 @@ def test_what_was_uploaded_comes_back(remote: Remote, here: LocalStore, refs: li
 
 def test_pieces_come_in_order(remote: Remote, here: LocalStore, refs: list[ObjectRef], tmp_path: Path, monkeypatch):
     monkeypatch.setattr(downloads, "PIECE", 1000)
-    remote.upload(refs, here, silent)
+    remote.upload(refs, _known(here), silent)
 
     downloads.download(remote, refs, LocalStore(tmp_path / "back"), silent)
 
 
 def test_of_many_the_folders_are_listed(fs: MemoryFileSystem, here: LocalStore, refs: list[ObjectRef], monkeypatch):
     remote = FilesystemRemote("r", fs, "/there")
-    remote.upload(refs, here, silent)
+    remote.upload(refs, _known(here), silent)
     monkeypatch.setattr(remotes, "_FEW", 2)
 
     wanted = [*(ref.name for ref in refs), ObjectName("0" * 32)]
@@ -93,7 +100,7 @@ def test_the_list_of_files_goes_last(fs: MemoryFileSystem, here: LocalStore, ref
         moved(source, target, **options)
 
     fs.mv = mv
-    FilesystemRemote("r", fs, "/there").upload([directory, *refs], here, silent)
+    FilesystemRemote("r", fs, "/there").upload([directory, *refs], _known(here), silent)
 
     assert order[-1].endswith(".dir")
 
@@ -108,7 +115,7 @@ def test_what_fails_for_a_moment_is_tried_again(fs: MemoryFileSystem, here: Loca
         put(*args, **options)
 
     fs.put_file = put_file
-    FilesystemRemote("r", fs, "/there").upload(refs[:1], here, silent)
+    FilesystemRemote("r", fs, "/there").upload(refs[:1], _known(here), silent)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +130,7 @@ def test_what_fails_for_good_is_told(
     fs.put_file = put_file
 
     with pytest.raises(StorageError, match=r"cannot upload object .* at remote 'r'") as caught:
-        FilesystemRemote("r", fs, "/there").upload(refs, here, silent)
+        FilesystemRemote("r", fs, "/there").upload(refs, _known(here), silent)
 
     assert next_step in caught.value.next_step
     assert not fs.find("/there")
@@ -136,7 +143,7 @@ def test_what_arrives_short_is_noticed(fs: MemoryFileSystem, here: LocalStore, r
     fs.put_file = put_file
 
     with pytest.raises(IntegrityError, match="did not arrive at remote 'r'"):
-        FilesystemRemote("r", fs, "/there").upload(refs[-1:], here, silent)
+        FilesystemRemote("r", fs, "/there").upload(refs[-1:], _known(here), silent)
 
 
 @pytest.mark.parametrize("tag", ["", "0" * 32, "x-2"])
@@ -144,20 +151,37 @@ def test_a_digest_of_the_store_that_is_another_is_answered_by_reading_back(
     fs: MemoryFileSystem, here: LocalStore, refs: list[ObjectRef], tag: str
 ):
     """A bucket that encrypts with keys of its own has ETags that look like MD5, and are none."""
-    info = fs.info
-    fs.info = lambda path: {**info(path), "ETag": f'"{tag}"'}
-    fs.protocol = "s3"
-    remote = FilesystemRemote("r", fs, "/there")
-    remote.upload(refs, here, silent)
+    remote = FilesystemRemote("r", as_s3(fs, tag), "/there")
+    remote.upload(refs, _known(here), silent)
 
-    def put_file(local: str, target: str, **_: Any) -> None:
-        fs.pipe_file(target, bytes(len(Path(local).read_bytes())))
-
-    fs.put_file = put_file
-    other = FilesystemRemote("r", fs, "/other")
+    other = FilesystemRemote("r", as_s3(fs, tag, keep=lambda data: bytes(len(data))), "/other")
     if tag == "0" * 32:
         with pytest.raises(IntegrityError, match="did not arrive"):
-            other.upload(refs[-1:], here, silent)
+            other.upload(refs[-1:], _known(here), silent)
+
+
+def test_what_arrives_short_is_noticed_where_the_answer_does_not_tell(
+    fs: MemoryFileSystem, here: LocalStore, refs: list[ObjectRef]
+):
+    remote = FilesystemRemote("r", as_s3(fs, "x-2", keep=lambda data: data[:-1]), "/there")
+
+    with pytest.raises(IntegrityError, match="did not arrive at remote 'r'"):
+        remote.upload(refs[-1:], _known(here), silent)
+
+
+def as_s3(fs: MemoryFileSystem, tag: str, keep: Callable[[bytes], bytes] = bytes) -> Any:
+    """A file system that calls itself S3, and answers with a tag."""
+    info = fs.info
+
+    def call_s3(_: str, *, Key: str, Body: bytes, **__: Any) -> dict[str, str]:
+        fs.pipe_file(f"/{Key}", keep(Body))
+        return {"ETag": f'"{tag}"'}
+
+    fs.info = lambda path: {**info(path), "ETag": f'"{tag}"'}
+    fs.protocol = "s3"
+    fs.split_path = lambda path: ("bucket", path.strip("/"), None)
+    fs.call_s3 = call_s3
+    return fs
 
 
 @pytest.mark.parametrize("harm", ["flip", "short", "long", "empty"])
@@ -165,7 +189,7 @@ def test_what_is_wrong_there_gets_no_name_here(
     fs: MemoryFileSystem, here: LocalStore, refs: list[ObjectRef], tmp_path: Path, harm: str
 ):
     remote, bad = FilesystemRemote("r", fs, "/there"), refs[2]
-    remote.upload(refs, here, silent)
+    remote.upload(refs, _known(here), silent)
     path = f"/there/{bad.name[:2]}/{bad.name[2:]}"
     data = fs.cat_file(path)
     fs.pipe_file(
