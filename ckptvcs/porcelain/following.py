@@ -95,8 +95,10 @@ def finish_interrupted(repo: Repository, note: Mapping[str, Any], lock: Lock) ->
         lock: the lock, held.
     """
     follow = note.get("follow")
+    if not isinstance(follow, dict):
+        return
     head, branch = repo.history.head(), repo.history.head_branch()
-    if not isinstance(follow, dict) or head is None or branch is None:
+    if head is None or branch is None:
         return
     if (follow.get("ref"), follow.get("commit")) != (f"refs/heads/{branch}", head):
         return  # it died before the branch moved, or somebody moved on since

@@ -91,6 +91,7 @@ def _append_once(repo: Repository, told: Sequence[Told], lock: Lock) -> list[Eve
     mine = heads.pop(writer.id, None)
     last = _own_head(repo, writer, mine) if mine else None
     others, now, head, written = _known_heads(repo, heads), repo.now(), mine, list[Event]()
+    repo.chain_ends = {(w, commit): others[w] for w, commit in heads.items() if w in others}
     actor = _actor(repo, writer)
     for op, facts in told:
         event = _next(writer, last, op, facts, now=now, actor=actor, others=others)
@@ -101,6 +102,8 @@ def _append_once(repo: Repository, told: Sequence[Told], lock: Lock) -> list[Eve
         written.append(event)
     ref, reason = ledger.LEDGER + writer.id, f"ckpt {told[-1][0]}"
     commits.move_ref(repo.history, ref, old=mine, new=head, reason=reason, lock=lock)
+    if head is not None and last is not None:
+        repo.chain_ends[writer.id, head] = last
     return written
 
 
@@ -154,6 +157,8 @@ def _head(repo: Repository, writer: str, commit: CommitId) -> Head:
         BadEntry: it is none, or belongs to another chain.
         StorageError: git cannot read it.
     """
+    if (writer, commit) in repo.chain_ends:  # what a commit holds does not change
+        return repo.chain_ends[writer, commit]
     data = ledger.read_one(repo.history, commit, limit=entries.MAX_BYTES).data
     event, head = entries.head_of(data, where=f"'{writer}'")
     if event.writer != writer:

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any
 
+    from ckptvcs.domain.events import Head
     from ckptvcs.domain.policy import Config
     from ckptvcs.storage.files import Lock
-    from ckptvcs.storage.history.repository import Identity
+    from ckptvcs.storage.history.repository import CommitId, Identity
     from ckptvcs.storage.index import LocalIndex
     from ckptvcs.storage.verified import VerifiedStore
     from ckptvcs.storage.workspace import Directory, Placing
@@ -47,6 +48,8 @@ class Repository:
         self.lock_wait_s = lock_wait_s
         prefix = root.relative_to(history.root).as_posix()
         self._prefix = "" if prefix == "." else f"{prefix}/"
+        self.chain_ends: dict[tuple[str, CommitId], Head] = {}
+        """What chains of the ledger ended with, by writer and commit, when this process last added to its own."""
 
     @classmethod
     def open(cls, start: Path | str = ".", *, lock_wait_s: float = LOCK_WAIT_S) -> Repository:

@@ -216,6 +216,7 @@ def _is_abandoned(entry: os.DirEntry[str], now: float) -> bool:
 _AT: Final = "at"
 _NOTE_BYTES: Final = 4096
 """A block of a disk, which notes fit into."""
+_NOTE_LIMIT: Final = 1 << 20
 
 
 class Lock:
@@ -235,6 +236,7 @@ class Lock:
         self._timeout_s = timeout_s
         self._stamp = stamp
         self._fd = -1
+        self._known: dict[str, Any] | None = None
 
     def __enter__(self) -> Lock:
         try:
@@ -286,9 +288,14 @@ class Lock:
         return note
 
     def _note(self) -> dict[str, Any]:
-        data = os.pread(self._fd, 1 << 20, 0)
+        if self._known is None:  # nobody else writes while it is held
+            self._known = self._read()
+        return dict(self._known)
+
+    def _read(self) -> dict[str, Any]:
+        data = os.pread(self._fd, min(os.fstat(self._fd).st_size, _NOTE_LIMIT), 0)
         try:
-            note = json.loads(data)
+            note = json.loads(data) if data.strip() else {}
         except ValueError:
             return {}
         return note if isinstance(note, dict) else {}
@@ -302,15 +309,19 @@ class Lock:
         Raises:
             StorageError: the disk is full, read-only or failing.
         """
+        self._known = None
         if not note:
             self._overwrite(b"")
+            self._known = {}
             return  # one that is taken back and comes back after a power cut has done its work already
         try:
             os.utime(self._fd)  # the clock of the file system; the old note stays until the new one is there
-            self._overwrite(json.dumps({**note, _AT: os.fstat(self._fd).st_mtime}).encode("ascii"))
+            written = {**note, _AT: os.fstat(self._fd).st_mtime}
+            self._overwrite(json.dumps(written).encode("ascii"))
             os.fdatasync(self._fd)
         except OSError as err:
             raise from_os_error(err, doing=f"write '{self._path}'") from err
+        self._known = written
 
     def _overwrite(self, data: bytes) -> None:
         """Replace the note; blanks, which JSON does not mind, fill a file that is larger."""

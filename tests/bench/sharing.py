@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from tests.bench import uploading
 from tests.bench.ground import PYTHON, repository, shell
 from tests.bench.history import long_history
 from tests.bench.timing import Candidate, race
@@ -52,6 +53,7 @@ def small_objects(folder: Path, url: str, options: Options) -> list[Candidate]:
         path.write_bytes(os.urandom(OBJECT_BYTES))
     shell(f"{PYTHON} dvc add -q data && git add data.dvc .gitignore && git commit -qm data", root)
     connect(root, url, options)
+    uploading.write_refs(root, folder / "refs.json")
     fresh = itertools.count()
 
     def elsewhere() -> None:
@@ -59,31 +61,11 @@ def small_objects(folder: Path, url: str, options: Options) -> list[Candidate]:
 
     candidates = [
         Candidate("`dvc push`", lambda: shell(f"{PYTHON} dvc push -q data.dvc", root), before=elsewhere),
-        Candidate("ckptvcs", lambda: shell(f"{PYTHON} tests.bench.sharing {root}", Path.cwd()), before=elsewhere),
+        Candidate(
+            "ckptvcs",
+            lambda: shell(f"{PYTHON} tests.bench.uploading {root} {folder}/refs.json", Path.cwd()),
+            before=elsewhere,
+        ),
     ]
-    race(candidates, scratch=folder, nbytes=0, rounds=3)
+    race(candidates, scratch=folder, nbytes=2 * OBJECTS * OBJECT_BYTES, rounds=5)
     return candidates
-
-
-def upload(root: Path) -> None:
-    """What a push does with the objects of a checkpoint; here, with all that the cache holds."""
-    from blake3 import blake3
-
-    from ckptvcs.digest import Digest
-    from ckptvcs.porcelain.remotes import open_remote
-    from ckptvcs.porcelain.repo import Repository
-    from ckptvcs.progress import silent
-    from ckptvcs.storage.names import ObjectRef
-
-    repo = Repository.open(root)
-    store = repo.objects.store
-    data = {name: b"".join(store.read(name)) for name in store.names()}
-    refs = [ObjectRef(name=n, nbytes=len(d), digest=Digest(blake3(d).hexdigest())) for n, d in data.items()]
-    remote = open_remote(repo)
-    there = remote.sizes([ref.name for ref in refs])
-    repo.objects.check(refs)
-    remote.upload([ref for ref in refs if there.get(ref.name) != ref.nbytes], store, silent)
-
-
-if __name__ == "__main__":
-    upload(Path(sys.argv[1]))
