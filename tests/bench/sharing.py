@@ -59,11 +59,12 @@ def small_objects(folder: Path, url: str, options: Options) -> list[Candidate]:
     def elsewhere() -> None:
         shell(f"{PYTHON} dvc remote modify -q store url {url}/{next(fresh)}", root)
 
+    ours = f"{PYTHON} tests.bench.uploading {root} {folder}/refs.json"
     candidates = [
         Candidate("`dvc push`", lambda: shell(f"{PYTHON} dvc push -q data.dvc", root), before=elsewhere),
         Candidate(
             "ckptvcs",
-            lambda: shell(f"{PYTHON} tests.bench.uploading {root} {folder}/refs.json", Path.cwd()),
+            lambda: shell(ours, Path.cwd()),
             before=elsewhere,
         ),
     ]

@@ -1,4 +1,4 @@
-"""What a push does with the objects of checkpoints, in a process that starts cold: `python -m tests.bench.uploading ROOT REFS`."""
+"""What a push does with the objects of checkpoints, in a process that starts cold."""
 
 from __future__ import annotations
 
