@@ -42,7 +42,11 @@ def command(ctx: click.Context, *, revision: str | None, new_branch: str | None,
         found = [render.checkpoint_json(checkpoint) for checkpoint in plan.checkpoints]
         render.answer_json({"commit": plan.commit, "branch": plan.branch, "checkpoints": found, "dry_run": dry_run})
         return
-    where = f"branch '{plan.branch}'" if plan.branch else f"{plan.commit[:10]} (detached)"
+    where = (
+        f"{'new ' if plan.new_branch else ''}branch '{plan.branch}'"
+        if plan.branch
+        else f"{plan.commit[:10]} (detached)"
+    )
     render.answer(f"{'would switch' if dry_run else 'switched'} to {where}")
     for where_from in plan.removals:
         render.answer(

@@ -17,6 +17,7 @@ from ckptvcs.porcelain.checkpoints import checkpoint_at, locate, pointer_at, req
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.following import locked
 from ckptvcs.porcelain.target import check_branch_name, refuse_clash
+from ckptvcs.porcelain.tracked import tracked
 from ckptvcs.progress import Progress, silent
 from ckptvcs.storage import workspace
 from ckptvcs.storage.history import commits, leftovers, worktree
@@ -74,7 +75,7 @@ def plan_checkout(repo: Repository, revision: str, *, new_branch: str | None = N
 
     Args:
         repo: the repository.
-        revision: where to go; the name of a branch attaches HEAD to it.
+        revision: where to go; the name of a branch attaches HEAD to it, and one that only a git remote has is made here.
         new_branch: make a branch of that name there and attach HEAD to it.
 
     Raises:
@@ -83,6 +84,9 @@ def plan_checkout(repo: Repository, revision: str, *, new_branch: str | None = N
         IntegrityError: an object is missing or damaged.
         WouldOverwrite: there is a branch `new_branch` already.
     """
+    there = tracked(repo, revision) if new_branch is None and repo.history.resolve(revision) is None else None
+    if there is not None:  # as git does, a branch that only a remote has begins here
+        revision, new_branch = there.name, revision
     commit = locate(repo, revision, repo.config.track)
     branch = revision if repo.history.tip(f"refs/heads/{revision}") is not None else None
     if new_branch is not None:

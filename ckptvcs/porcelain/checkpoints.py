@@ -170,9 +170,16 @@ def _locate_plain(repo: Repository, text: str, track: str) -> CommitId:
         raise NotFound(
             f"no revision '{printable(text)}'",
             why="git knows no such commit, branch or tag, and no checkpoint has an id that begins so",
-            next_step="run 'ckpt log' or 'ckpt branch' to see what there is",
+            next_step=_elsewhere(repo, text) or "run 'ckpt log' or 'ckpt branch' to see what there is",
         )
     return found
+
+
+def _elsewhere(repo: Repository, branch: str) -> str:
+    """Where a branch is that is not here."""
+    names = (ref.removeprefix("refs/remotes/") for ref in repo.history.remote_tips() if ref.startswith("refs/remotes/"))
+    at = sorted(name for name in names if name.partition("/")[2] == branch)
+    return f"name it '{at[0]}', or make it a branch of yours with 'ckpt checkout {branch}'" if at else ""
 
 
 def _with_id(repo: Repository, prefix: str, track: str) -> dict[str, CommitId]:
@@ -220,7 +227,8 @@ def _tip(repo: Repository, branch: str | None, text: str) -> CommitId:
         tip = repo.history.tip(HEADS + branch) or repo.history.tip(f"refs/remotes/{branch}")
         why = f"there is no branch '{printable(branch)}'"
     if tip is None:
-        raise NotFound(f"no checkpoint '{printable(text)}'", why=why, next_step="run 'ckpt branch' to see the branches")
+        next_step = _elsewhere(repo, branch or "") or "run 'ckpt branch' to see the branches"
+        raise NotFound(f"no checkpoint '{printable(text)}'", why=why, next_step=next_step)
     return tip
 
 

@@ -240,6 +240,13 @@ def _fetch_from(
 ) -> tuple[list[ObjectRef], IntegrityError | None]:
     """Fetch what a remote has; returns what it has not, or not whole, and the first that went wrong."""
     remote = open_remote(repo, name)
+    if refs and remote.is_empty():
+        raise StorageError(
+            f"cannot fetch from '{printable(remote.name)}'",
+            why="it is empty: nothing was pushed to it, or it is not mounted",
+            next_step="mount it, or look at its URL with 'ckpt remote list'; then run the command again",
+            remote=remote.name,
+        )
     left, bad, problem = list(refs), set[str](), None
     while todo := [ref for ref in left if ref.name not in bad]:
         try:

@@ -10,9 +10,8 @@ import torch
 
 from ckptvcs.errors import CkptvcsError, FormatError, IntegrityError
 from ckptvcs.porcelain.checkpoints import line, require_checkpoint
-from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.load import load
-from ckptvcs.train import capture, fit, ranks
+from ckptvcs.train import capture, elsewhere, fit, ranks
 from ckptvcs.train.parts import LOOP, RNG, own_state
 from ckptvcs.train.preemption import ALONE
 
@@ -77,18 +76,19 @@ def find(
 
     Raises:
         IntegrityError, FormatError: there are checkpoints, and none can be used.
+        StorageError: the newest one is elsewhere, and no remote answers.
     """
     saver.looked = True
     if revision is not None:
         checkpoint = require_checkpoint(saver.repo, revision, saver.track)
-        saver.repo.objects.check(ref_of(file) for file in checkpoint.manifest.all_files())
+        elsewhere.bring(saver.repo, checkpoint)
         refuse(checkpoint)
         return Found(checkpoint=checkpoint, skipped=())
     skipped: list[str] = []
     problem: CkptvcsError | None = None
     for checkpoint in of_the_run(saver):
         try:
-            saver.repo.objects.check(ref_of(file) for file in checkpoint.manifest.all_files())
+            elsewhere.bring(saver.repo, checkpoint)
             refuse(checkpoint)
         except (IntegrityError, FormatError) as err:
             problem = problem or err

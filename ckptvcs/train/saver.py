@@ -25,7 +25,8 @@ from ckptvcs.porcelain.checkpoints import require_checkpoint
 from ckptvcs.porcelain.describe import Options
 from ckptvcs.porcelain.repo import Repository
 from ckptvcs.porcelain.target import check_branch_name
-from ckptvcs.train import capture, exits, ranks
+from ckptvcs.porcelain.tracked import tracked
+from ckptvcs.train import capture, elsewhere, exits, ranks
 from ckptvcs.train.facts import mapping_of, metrics_of, versions_of
 from ckptvcs.train.snapshot import Snapshots
 
@@ -88,6 +89,7 @@ class Saver:
         self.run, self.branch = run, run if branch is None else branch
         check_branch_name(self.repo, self.run)
         check_branch_name(self.repo, self.branch)
+        elsewhere.follow(self.repo, self.branch)
         self._claimed: str | None = None
         self.looked = False
         """Whether somebody looked for a checkpoint to go on from."""
@@ -145,8 +147,9 @@ class Saver:
         """Go to a new branch from here on: the first of `BRANCH-2`, `BRANCH-3`... that is free."""
         self._release()
         taken = self.repo.history.branches()
-        number = next(n for n in itertools.count(2) if f"{self.branch}-{n}" not in taken)
-        self.branch = self.run = f"{self.branch}-{number}"
+        names = (f"{self.branch}-{number}" for number in itertools.count(2))
+        name = next(name for name in names if name not in taken and tracked(self.repo, name) is None)
+        self.branch = self.run = name
         self._began = None  # it is another run
 
     @property
