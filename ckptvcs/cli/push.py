@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.argument("names", nargs=-1, metavar="[BRANCH|TAG]...", shell_complete=complete_revision)
 @click.option("--all", "everything", is_flag=True, help="All branches and tags.")
 @click.option("--full", is_flag=True, help="Look at every checkpoint, not only at those that the git remote lacks.")
-@click.option("--verify", is_flag=True, help="Read back from the remote all that was needed.")
+@click.option("--verify", is_flag=True, help="Read back from the remote all that was needed, and heal what is wrong.")
 @click.option("--replicas", type=int, metavar="N", help="How many remotes have to have the objects, for this push.")
 @remote_options
 @json_option
@@ -59,7 +59,9 @@ def command(
         with waiting.progress(
             "pushing", plan.nbytes + (sum(r.nbytes for r in plan.needed) * len(plan.copies) if verify else 0)
         ) as advance:
-            push.execute(repo, plan, verify=verify, progress=advance)
+            healed = push.execute(repo, plan, verify=verify, progress=advance)
+        for text in healed:
+            render.note(text)
     if as_json:
         render.answer_json(
             {

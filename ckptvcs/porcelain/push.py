@@ -226,14 +226,17 @@ def directory_of(repo: Repository, checkpoint: Checkpoint) -> tuple[ObjectRef, b
     return ObjectRef(name=named.directory, nbytes=len(data), digest=digest(data)), data
 
 
-def execute(repo: Repository, plan: PushPlan, *, verify: bool = False, progress: Progress = silent) -> None:
+def execute(repo: Repository, plan: PushPlan, *, verify: bool = False, progress: Progress = silent) -> tuple[str, ...]:
     """Do what the plan says. What arrived before an interruption stays there, and need not be uploaded again.
 
     Args:
         repo: the repository.
         plan: from `plan_push`.
-        verify: read back what was uploaded, and what was there already.
+        verify: read back what was uploaded, and what was there already; what is wrong is healed from here.
         progress: told about bytes that are uploaded or read back.
+
+    Returns:
+        What was healed.
 
     Raises:
         MissingObject, WrongDigest: an object is missing here, or damaged; no ref was moved.
@@ -245,15 +248,16 @@ def execute(repo: Repository, plan: PushPlan, *, verify: bool = False, progress:
     if not plan.copies or not plan.checkpoints:
         if plan.updates:
             git.push(plan.to, plan.updates)
-        return
+        return ()
     claims = {copy.remote.name: _claim(repo, plan, copy) for copy in plan.copies}
     with replicas.held(repo, plan.copies, claims, tips=_tips(repo, plan), left=plan.left) as taken:
-        replicas.bring(repo, plan.copies, plan.needed, taken, verify=verify, progress=progress)
+        healed = replicas.bring(repo, plan.copies, plan.needed, taken, verify=verify, progress=progress)
         ledger.append_all(repo, [entry for copy in plan.copies for entry in _told(plan, copy)])
         for lease in taken:
             lease.about_to_move()
         git.push(plan.to, _with_chain(repo, plan.updates))
         replicas.settle(repo, plan.copies, plan.needed, taken)
+    return healed
 
 
 def _tips(repo: Repository, plan: PushPlan) -> list[CommitId]:

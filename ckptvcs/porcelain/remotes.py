@@ -13,8 +13,9 @@ from ckptvcs.paths import printable
 from ckptvcs.porcelain import config as configuration
 from ckptvcs.storage.dvc import config as dvc
 from ckptvcs.storage.dvc import remotes as door
+from ckptvcs.storage.folder_remote import FolderRemote
 from ckptvcs.storage.objects import LocalStore
-from ckptvcs.storage.remotes import FilesystemRemote, FolderRemote
+from ckptvcs.storage.remotes import FilesystemRemote
 
 if TYPE_CHECKING:
     from ckptvcs.porcelain.repo import Repository

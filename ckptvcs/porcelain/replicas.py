@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ckptvcs.digest import short
 from ckptvcs.errors import CkptvcsError, Conflict, StorageError, UsageError
 from ckptvcs.paths import printable
 from ckptvcs.porcelain import ledger
@@ -185,23 +186,26 @@ def bring(
     *,
     verify: bool,
     progress: Progress,
-) -> None:
+) -> tuple[str, ...]:
     """Bring every object to every remote, in time.
+
+    Returns:
+        What was healed.
 
     Raises:
         Conflict: a collector has condemned what is needed, or it takes longer than any lease counts.
         MissingObject, WrongDigest, IntegrityError, StorageError: see `push.execute`.
     """
-    todo = list(zip(copies, taken, strict=True))
+    todo, healed = list(zip(copies, taken, strict=True)), list[str]()
     for _ in range(_ROUNDS):
         for copy, lease in todo:
             lease.obey()  # P2
             _send(repo, copy, copies, needed, progress)  # P3
             if verify:
-                downloads.verify(copy.remote, needed, progress)
+                healed += _heal(repo, copy, copies, needed, progress)
         late = [lease for lease in taken if not lease.is_young()]  # P4
         if not late:
-            return
+            return tuple(healed)
         for lease in late:
             lease.take()
         # What was there already may have been swept while the lease did not count: all of it is looked at.
@@ -224,6 +228,24 @@ def _send(
     missing = [*copy.missing, *gone]
     _fetch_from_others(repo, copy, copies, missing)
     copy.remote.upload(missing, repo.objects, progress)
+
+
+def _heal(
+    repo: Repository, copy: Copy, copies: Sequence[Copy], needed: Sequence[ObjectRef], progress: Progress
+) -> Iterator[str]:
+    """Read everything back, and put what is right in the place of what is not.
+
+    Raises:
+        WrongDigest: an object is something else there, and not whole here or in another of these remotes.
+    """
+    wrong = list(downloads.unsound(copy.remote, needed, progress))
+    _fetch_from_others(repo, copy, copies, [ref for ref, _ in wrong])
+    for ref, problem in wrong:
+        if not repo.objects.is_healthy(ref):
+            raise problem
+        copy.remote.replace(ref, repo.objects)
+        downloads.verify(copy.remote, [ref], lambda _: None)
+        yield f"object {short(ref.name)} was something else at remote '{printable(copy.remote.name)}', and was healed"
 
 
 def _fetch_from_others(repo: Repository, copy: Copy, copies: Sequence[Copy], refs: Sequence[ObjectRef]) -> None:

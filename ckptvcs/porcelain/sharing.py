@@ -77,7 +77,7 @@ class Sharing:
             everything: all branches and tags.
             full: look at the objects of every checkpoint, not only of those that the git remote does not know yet.
             replicas: how many remotes have to have the objects; what ckpt.yaml says, if it is not given.
-            verify: read back from each remote all that was needed.
+            verify: read back from each remote all that was needed, and heal what is wrong.
             dry_run: only look; nothing is sent.
 
         Raises:
@@ -91,15 +91,14 @@ class Sharing:
         plan = push.plan_push(
             self._repo, names, to=to, remote=remote, everything=everything, full=full, copies=replicas
         )
-        if not dry_run:
-            push.execute(self._repo, plan, verify=verify)
+        healed = () if dry_run else push.execute(self._repo, plan, verify=verify)
         return Pushed(
             to=to,
             refs=tuple(update.ref for update in plan.updates),
             checkpoints=tuple(checkpoint.id for checkpoint in plan.checkpoints),
             objects=plan.uploads,
             nbytes=plan.nbytes,
-            notes=plan.notes,
+            notes=plan.notes + healed,
         )
 
     def fetch(self, to: str = ORIGIN, *, dry_run: bool = False) -> Fetched:

@@ -97,7 +97,7 @@ def _other(remote: Remote, ref: ObjectRef, why: str) -> WrongDigest:
     return WrongDigest(
         f"what remote '{remote.name}' has as object {short(ref.name)} is something else",
         why=why,
-        next_step="nothing of it was kept; move it away in the remote, and whoever has it whole heals it with 'ckpt push --full'",
+        next_step="nothing of it was kept; whoever has it whole heals the remote with 'ckpt push --full --verify'",
         object=ref.name,
         remote=remote.name,
     )
@@ -110,9 +110,24 @@ def verify(remote: Remote, refs: Sequence[ObjectRef], progress: Progress) -> Non
         WrongDigest: one is not what it should be.
         MissingObject: one is not there.
     """
+    for _, problem in unsound(remote, refs, progress):
+        raise problem
+
+
+def unsound(remote: Remote, refs: Sequence[ObjectRef], progress: Progress) -> Iterator[tuple[ObjectRef, WrongDigest]]:
+    """Read objects back from a remote; gives those that are not what they should be, and what is wrong with them.
+
+    Raises:
+        MissingObject: one is not there.
+    """
     with ThreadPoolExecutor(PARALLEL, "ckptvcs-verify") as pool:
         fetched = Downloads(remote, refs, pool)
-        for ref in refs:
-            found = digest_of_parts(fetched.chunks(ref))
-            check_digest(found, ref, where=f"remote '{remote.name}'")
-            progress(ref.nbytes)
+        try:
+            for ref in refs:
+                try:
+                    check_digest(digest_of_parts(fetched.chunks(ref)), ref, where=f"remote '{remote.name}'")
+                except WrongDigest as err:
+                    yield ref, err
+                progress(ref.nbytes)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -69,6 +69,10 @@ class Kind:
                     return True
         return self._put(local, path, md5)
 
+    def replace(self, local: str, path: str, md5: str) -> None:
+        """Upload a file to where another one is, as a whole."""
+        self._put(local, path, md5)
+
     def _put(self, local: str, path: str, md5: str, *, create: bool = False) -> bool:
         if not self.is_s3 or os.path.getsize(local) > _IN_ONE_PIECE:
             self._fs.put_file(local, path, **({"mode": "create"} if create else {}))

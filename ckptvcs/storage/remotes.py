@@ -1,4 +1,4 @@
-"""Remotes: objects in DVC's layout, on a local folder or any file system that DVC opens.
+"""Remotes: objects in DVC's layout, on any file system that DVC opens; `folder_remote` is the one on a local path.
 
 An upload counts when the store has shown what it can prove of it. What is downloaded has its name only when its BLAKE3 is
 right; that is the business of the store that it goes to.
@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from ckptvcs.digest import digest_of_parts, short
 from ckptvcs.errors import IntegrityError, StorageError
-from ckptvcs.storage import copies, files, store_errors
-from ckptvcs.storage.filesystems import STALE_S, Kind, timestamp
-from ckptvcs.storage.ingest import NewObject
+from ckptvcs.storage import files, store_errors
+from ckptvcs.storage.filesystems import Kind, timestamp
 from ckptvcs.storage.names import DIR_SUFFIX, ObjectName
 from ckptvcs.storage.objects import LocalStore, missing
 from ckptvcs.storage.patience import Patience
-from ckptvcs.storage.sidefiles import FilesystemSide, FolderSide
+from ckptvcs.storage.sidefiles import FilesystemSide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_THROWAWAY: Final = b"ckptvcs tries what this store can do"
+THROWAWAY: Final = b"ckptvcs tries what this store can do"
 PARALLEL: Final = 16
 PIECE: Final = 8 << 20
 _FEW: Final = 128
@@ -77,6 +76,13 @@ class Remote(Protocol):
             StorageError: the remote does not answer, or is full. What arrived stays.
         """
 
+    def replace(self, ref: ObjectRef, source: VerifiedStore) -> None:
+        """Store an object in the place of one that was read and is another; that one is kept aside, if the store lets us.
+
+        Raises:
+            As `upload`.
+        """
+
     def read(self, name: ObjectName, start: int, end: int) -> bytes:
         """A range of an object.
 
@@ -96,49 +102,6 @@ class Remote(Protocol):
 
     def side_files(self) -> SideFiles:
         """The small files of our own that lie beside the objects."""
-
-
-class FolderRemote:
-    """A remote on a local path, which may be a network share.
-
-    Args:
-        name: of the remote.
-        store: its objects.
-    """
-
-    def __init__(self, name: str, store: LocalStore) -> None:
-        self.name = name
-        self._store = store
-
-    def sizes(self, names: Collection[ObjectName]) -> dict[ObjectName, int]:
-        return {name: size for name in names if (size := self._store.nbytes(name)) is not None}
-
-    def upload(self, refs: Sequence[ObjectRef], source: VerifiedStore, progress: Progress) -> None:
-        copies.copy(refs, source, self._store, progress)
-        for ref in refs[-1:]:  # by the clock of the store: it was written a moment ago
-            self._store.sweep(self._store.path(ref.name).stat().st_mtime - STALE_S)
-
-    def read(self, name: ObjectName, start: int, end: int) -> bytes:
-        if self._store.nbytes(name) is None:
-            raise missing(name, f"remote '{self.name}'")
-        with self._store.open(name) as file:
-            file.seek(start)
-            return file.read(end - start)
-
-    def is_empty(self) -> bool:
-        return next(iter(self._store.names()), None) is None
-
-    def probe(self, now: float) -> Probe:
-        data = _THROWAWAY + secrets.token_bytes(16)  # somebody else may be trying it right now
-        ref = self._store.put([NewObject(lambda: [data], len(data))])[0]
-        path = self._store.path(ref.name)
-        clock_s = path.stat().st_mtime - now
-        ranges = self.read(ref.name, 1, 3) == _THROWAWAY[1:3]
-        self._store.delete(ref.name)
-        return Probe(ranges=ranges, listing=True, exclusive=True, clock_s=clock_s)
-
-    def side_files(self) -> SideFiles:
-        return FolderSide(self.name, self._store.root.parents[1])
 
 
 class FilesystemRemote:
@@ -263,6 +226,20 @@ class FilesystemRemote:
                 raise
         self._check_arrival(ref)
 
+    def replace(self, ref: ObjectRef, source: VerifiedStore) -> None:
+        source.check([ref])
+        local, final = str(source.store.path(ref.name)), self._path(ref.name)
+        aside = f"{self._root}/{files.PREFIX}damaged-{ref.name}-{secrets.token_hex(4)}"
+        with contextlib.suppress(Exception):  # whoever may only add cannot; it is written over then, if that is allowed
+            (self._fs.cp_file if self._kind.appears_whole else self._kind.move)(final, aside)
+        if not self._kind.appears_whole:
+            self._upload(ref, source.store)
+        else:
+            self._patiently(
+                f"replace object {short(ref.name)}", lambda: self._kind.replace(local, final, ref.name[:32])
+            )
+            self._check_arrival(ref)
+
     def _rename(self, tmp: str, final: str, ref: ObjectRef) -> None:
         try:
             self._kind.move(tmp, final)
@@ -336,9 +313,9 @@ class FilesystemRemote:
         try:
             once = self._patiently("write", lambda: self._write(path))
             info = self._patiently("look", lambda: self._fs.info(path))
-            ranges = self._patiently("read", lambda: self._kind.read(path, 1, 3)) == _THROWAWAY[1:3]
+            ranges = self._patiently("read", lambda: self._kind.read(path, 1, 3)) == THROWAWAY[1:3]
             listing = self._kind.lists and self._is_listed(path)
-            exclusive = once and self._kind.creates_only_once(path, _THROWAWAY)
+            exclusive = once and self._kind.creates_only_once(path, THROWAWAY)
         finally:
             with contextlib.suppress(Exception):  # whoever may only add leaves it there, and DVC looks past it
                 self._fs.rm_file(path)
@@ -349,10 +326,10 @@ class FilesystemRemote:
     def _write(self, path: str) -> bool:
         """Write the throw-away object; returns whether that could be done as what makes a name only once."""
         try:
-            self._kind.create(path, _THROWAWAY)
+            self._kind.create(path, THROWAWAY)
         except Exception as err:
             if store_errors.says_unsupported(err):
-                self._fs.pipe_file(path, _THROWAWAY)
+                self._fs.pipe_file(path, THROWAWAY)
                 return False
             if not store_errors.says_exists(err):  # nobody else has that name: the answer to the first try was lost
                 raise

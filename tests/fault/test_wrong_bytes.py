@@ -218,3 +218,30 @@ def test_reading_back_finds_what_is_wrong_there(store: Store):
             store.put(store.victim, was)
             assert caught.value.facts["object"] == store.victim
             assert "remote 'bucket'" in str(caught.value) + caught.value.why
+
+
+def test_reading_back_heals_what_is_wrong_there(store: Store):
+    point_to(store.place.world, store.url, store.options)
+    was = store.get(store.victim)
+    for kind in ("the last bit", "one byte too many", "an older version", "empty"):
+        HARM[kind](store)
+
+        with store.place.world.repo() as repo:
+            plan = push.plan_push(repo._repo, full=True)
+            healed = push.execute(repo._repo, plan, verify=True)
+
+        assert store.get(store.victim) == was
+        assert plan.uploads or [text for text in healed if store.victim[:10] in text]
+
+
+def test_what_is_wrong_there_and_not_whole_here_is_left(store: Store):
+    point_to(store.place.world, store.url, store.options)
+    was = store.get(store.victim)
+    HARM["the last bit"](store)
+    wrong = store.get(store.victim)
+    store.place.world.objects()[store.victim].unlink()
+
+    with store.place.world.repo() as repo, pytest.raises(IntegrityError, match=store.victim[:10]):
+        push.execute(repo._repo, push.plan_push(repo._repo, full=True), verify=True)
+
+    assert store.get(store.victim) == wrong != was

@@ -19,7 +19,7 @@ import yaml
 from ckptvcs.errors import Conflict, HostileInput, NewerVersion, StorageError
 from ckptvcs.porcelain import leases, push, remotes, replicas, stores
 from ckptvcs.porcelain.repo import Repository
-from ckptvcs.storage.remotes import FolderRemote
+from ckptvcs.storage.folder_remote import FolderRemote
 from tests.support import oracle, servers
 from tests.support.collector import Collector
 from tests.support.states import training_state
@@ -239,7 +239,7 @@ def test_a_collector_that_comes_later_spares_what_is_leased(
 
 STOPS_ITSELF = """
 import os, signal, sys
-from ckptvcs.storage.remotes import FolderRemote
+from ckptvcs.storage.folder_remote import FolderRemote
 from ckptvcs.storage.history.transport import Git
 
 def stop_after(cls, name):

@@ -14,8 +14,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from ckptvcs.errors import HostileInput, StorageError
+from ckptvcs.storage.folder_remote import FolderRemote
 from ckptvcs.storage.objects import LocalStore
-from ckptvcs.storage.remotes import FilesystemRemote, FolderRemote
+from ckptvcs.storage.remotes import FilesystemRemote
 from ckptvcs.storage.sidefiles import SideFiles
 from tests.support import servers
 

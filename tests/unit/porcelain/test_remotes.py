@@ -9,7 +9,7 @@ import pytest
 from ckptvcs.errors import BadConfig, NotFound, StorageError, UsageError, WouldOverwrite
 from ckptvcs.porcelain import remotes
 from ckptvcs.porcelain.repo import Repository
-from ckptvcs.storage.remotes import FolderRemote
+from ckptvcs.storage.folder_remote import FolderRemote
 from tests.support.world import World
 
 

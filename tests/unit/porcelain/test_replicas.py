@@ -121,7 +121,7 @@ def test_where_one_does_not_answer_no_ref_moves_and_what_arrived_stays(shared: W
 def test_where_one_fails_in_the_middle_no_ref_moves_and_the_next_push_goes_on(
     shared: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from ckptvcs.storage.remotes import FolderRemote
+    from ckptvcs.storage.folder_remote import FolderRemote
 
     real = FolderRemote.upload
 

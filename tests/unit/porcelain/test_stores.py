@@ -11,7 +11,7 @@ import pytest
 from ckptvcs.errors import NotFound, StorageError
 from ckptvcs.porcelain import remotes, stores
 from ckptvcs.porcelain.repo import Repository
-from ckptvcs.storage.remotes import FolderRemote
+from ckptvcs.storage.folder_remote import FolderRemote
 from tests.support.world import World
 
 

@@ -14,11 +14,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 from ckptvcs.errors import IntegrityError, MissingObject, StorageError, WrongDigest
 from ckptvcs.progress import silent
 from ckptvcs.storage import downloads, patience, remotes
+from ckptvcs.storage.folder_remote import FolderRemote
 from ckptvcs.storage.index import LocalIndex
 from ckptvcs.storage.ingest import NewObject
 from ckptvcs.storage.names import DIR_SUFFIX, ObjectName, ObjectRef
 from ckptvcs.storage.objects import LocalStore
-from ckptvcs.storage.remotes import FilesystemRemote, FolderRemote, Remote
+from ckptvcs.storage.remotes import FilesystemRemote, Remote
 from ckptvcs.storage.verified import VerifiedStore
 
 DATA = [random.Random(n).randbytes(size) for n, size in enumerate([0, 1, 5000, 70_000])]
@@ -219,3 +220,33 @@ def test_what_a_store_can_do_is_seen_and_leaves_nothing(remote: Remote, fs: Memo
     assert probe.clock_s is None or abs(probe.clock_s) < 60
     assert not fs.find("/there")
     assert not [p for p in (tmp_path / "there").rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize("is_s3", [False, True])
+@pytest.mark.parametrize("kind", ["folder", "filesystem"])
+def test_what_is_something_else_is_replaced_and_kept_aside(
+    fs: MemoryFileSystem, here: LocalStore, refs: list[ObjectRef], tmp_path: Path, kind: str, is_s3: bool
+):
+    if kind == "folder":
+        remote: Remote = FolderRemote("r", LocalStore(tmp_path / "there"))
+    else:
+        remote = FilesystemRemote("r", as_s3(fs, "x-2") if is_s3 else fs, "/there")
+    remote.upload(refs, _known(here), silent)
+    bad, wrong = refs[2], bytes(refs[2].nbytes)
+    if kind == "folder":
+        path = tmp_path / "there" / bad.name[:2] / bad.name[2:]
+        path.chmod(0o644)
+        path.write_bytes(wrong)
+    else:
+        fs.pipe_file(f"/there/{bad.name[:2]}/{bad.name[2:]}", wrong)
+
+    assert [ref for ref, _ in downloads.unsound(remote, refs, silent)] == [bad]
+    remote.replace(bad, _known(here))
+
+    downloads.verify(remote, refs, silent)
+    found = (
+        fs.find("/there") if kind == "filesystem" else [str(p) for p in (tmp_path / "there").iterdir() if p.is_file()]
+    )
+    aside = [path for path in found if ".ckptvcs-damaged-" in path]
+    assert len(aside) == 1
+    assert (fs.cat_file(aside[0]) if kind == "filesystem" else Path(aside[0]).read_bytes()) == wrong
