@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckptvcs.digest import digest
-from ckptvcs.errors import NotFound, UsageError
+from ckptvcs.errors import NotFound, RefMoved, UsageError
 from ckptvcs.paths import printable
 from ckptvcs.porcelain import leases, ledger, replicas
 from ckptvcs.porcelain.checkpoints import checkpoint_at, made_by, pointer_at, tracks_at
@@ -93,10 +93,20 @@ def plan_push(
         UsageError: there is nothing to push, or there are not as many remotes.
         NotFound: no such branch, tag or remote.
         MissingObject: an object is neither here nor there.
+        RefMoved: the other side has commits of a branch that are not here. Of all branches, such a one is left out.
     """
     git = Git(repo.history, repo.around.variables)
     theirs = git.list_refs(to)
     refs = _refs(repo, names, everything=everything)
+    ahead = [ref for ref, oid in refs.items() if _is_ahead(repo, ref, oid, theirs)]
+    if ahead and not everything:
+        raise RefMoved(
+            f"cannot push '{printable(_short(ahead[0]))}' to '{to}'",
+            why="it has commits of that branch that are not here",
+            next_step="run 'ckpt pull', then push again",
+            ref=ahead[0],
+        )
+    refs = {ref: oid for ref, oid in refs.items() if ref not in ahead}
     updates = [u for ref, oid in refs.items() if (u := _update(ref, oid, theirs)) is not None]
     tips = {ref: CommitId(repo.history.tip(ref) or "") for ref in refs}
     stores = replicas.chosen(repo, remote, copies)
@@ -123,12 +133,28 @@ def plan_push(
         updates=tuple(updates),
         checkpoints=checkpoints,
         needed=needed,
-        notes=tuple(
-            f"checkpoint {c.id[:10]} is at '{to}', and some of its objects are neither here nor in a store"
-            for c in lost
+        notes=(
+            *(f"branch '{_short(ref)}' is not pushed: '{to}' has commits of it that are not here" for ref in ahead),
+            *(
+                f"checkpoint {c.id[:10]} is at '{to}', and some of its objects are neither here nor in a store"
+                for c in lost
+            ),
         ),
         left=left,
     )
+
+
+def _is_ahead(repo: Repository, ref: str, oid: str, theirs: Mapping[str, str]) -> bool:
+    """Whether the other side has commits of a branch that are not here: it would have to go back."""
+    there = theirs.get(ref)
+    if there is None or there == oid or not ref.startswith(HEADS):
+        return False
+    known = ancestry.commit_behind(repo.history, there)
+    return known is None or not repo.history.is_ancestor(known, CommitId(oid))
+
+
+def _short(ref: str) -> str:
+    return ref.removeprefix(HEADS).removeprefix(TAGS)
 
 
 def _needed(repo: Repository, checkpoints: Sequence[Checkpoint]) -> tuple[ObjectRef, ...]:

@@ -10,6 +10,7 @@ from ckptvcs.errors import NotFound, RefMoved, UsageError
 from ckptvcs.porcelain import fetch, push, remotes
 from ckptvcs.porcelain.repo import Repository
 from tests.support import oracle
+from tests.support.places import Place
 from tests.support.world import World, run
 
 
@@ -132,11 +133,15 @@ def test_who_was_slower_is_told(shared: World, state, tmp_path: Path):
     run(["git", "clone", "-q", str(tmp_path / "hub.git"), str(tmp_path / "other")], tmp_path)
     other = World(tmp_path / "other")
     other.git("-c", "user.name=O", "-c", "user.email=o@x", "commit", "-q", "--allow-empty", "-m", "faster")
-    other.git("push", "-q")
     commit(shared, state, 2)
+    repo = Repository.open(shared.root)
+    plan = push.plan_push(repo)
+    other.git("push", "-q")
 
     with pytest.raises(RefMoved, match="something that this clone has not"):
-        pushed(shared)
+        push.execute(repo, plan)
+    with pytest.raises(RefMoved, match="it has commits of that branch that are not here"):
+        push.plan_push(repo)
 
     assert oracle.git(tmp_path / "hub.git", "log", "-1", "--format=%s", "main") == "faster\n"
 
@@ -165,3 +170,26 @@ def test_a_chain_that_was_rewritten_there_is_told_and_left(shared: World, state,
 
     assert "was rewritten at 'origin'" in found.notes[0]
     assert shared.git("rev-parse", ref) == before
+
+
+def test_a_branch_that_is_ahead_there_is_told_before_anything_is_sent(tmp_path: Path):
+    place = Place.create(tmp_path / "place")
+    place.world.ckpt("remote", "add", "share", "../store")
+    place.world.git("commit", "-qam", "a remote")
+    place.world.ckpt("push")
+    other = place.make_clone()
+    other.git("commit", "-q", "--allow-empty", "-m", "other")
+    other.git("push", "-q")
+    place.world.git("commit", "-q", "--allow-empty", "-m", "mine")
+    place.world.git("branch", "second")
+
+    for args in (["push"], ["push", "-n", "main"]):
+        told = place.world.ckpt(*args, status=None)
+        assert "cannot push 'main' to 'origin'" in told.err
+        assert "ckpt pull" in told.err
+    assert place.world.git("ls-remote", "origin", "second") == ""
+    told = place.world.ckpt("push", "--all")
+
+    assert "branch 'main' is not pushed: 'origin' has commits of it that are not here" in told.err
+    assert place.world.git("ls-remote", "origin", "second").split()[0] == place.world.git("rev-parse", "second")
+    assert place.world.git("ls-remote", "origin", "main").split()[0] == other.git("rev-parse", "main")
