@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Final
 
-from ckptvcs.errors import CkptvcsError, NoRepository
+from ckptvcs.errors import CkptvcsError, NoRepository, StorageError
 from ckptvcs.paths import printable
 from ckptvcs.porcelain import ledger
 from ckptvcs.porcelain.checkpoints import all_tips, checkpoint_at, made_by, pointer_at, tracks_at
 from ckptvcs.porcelain.describe import ref_of
+from ckptvcs.porcelain.remotes import known, open_remote
 from ckptvcs.porcelain.repo import Repository
 from ckptvcs.storage import files
 from ckptvcs.storage.dvc import outputs
@@ -186,29 +187,38 @@ def _head(repo: Repository) -> Iterator[Finding]:
 
 
 def _history(repo: Repository) -> Iterator[Finding]:
-    """Every checkpoint that a branch or tag leads to: are its objects here, and as they were when they were last read?"""
-    tips = all_tips(repo)
-    sound: dict[ObjectRef, bool] = {}
-    lost: list[Checkpoint] = []
-    count = 0
-    head = repo.history.head()
-    for track in {repo.config.track, *(tracks_at(repo, head) if head else ())}:
-        for checkpoint in made_by(repo, repo.history.newest_first(tips), track):
-            count += 1
-            for ref in map(ref_of, checkpoint.manifest.all_files()):
-                if ref not in sound:
-                    sound[ref] = repo.objects.is_sound(ref)
-            if not all(sound[ref_of(file)] for file in checkpoint.manifest.all_files()):
-                lost.append(checkpoint)
+    """Every checkpoint that a branch or tag leads to: are its objects as they were when last read, or in a remote?"""
+    tips, head = all_tips(repo), repo.history.head()
+    tracks = {repo.config.track, *(tracks_at(repo, head) if head else ())}
+    found = [c for track in tracks for c in made_by(repo, repo.history.newest_first(tips), track)]
+    refs = {ref_of(file) for checkpoint in found for file in checkpoint.manifest.all_files()}
+    bad = {ref for ref in refs if not repo.objects.is_sound(ref)}
+    damaged = {ref for ref in bad if repo.objects.store.path(ref.name).exists()}
+    bad -= _elsewhere(repo, bad - damaged)
+    lost = [c for c in found if any(ref_of(file) in bad for file in c.manifest.all_files())]
     if lost:
         shown = ", ".join(map(_named, lost[:3])) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
-        bad = [ref for ref, whole in sound.items() if not whole]
-        damaged = [path for ref in bad if (path := repo.objects.store.path(ref.name)).exists()]
         yield Finding(
-            what=f"{len(lost)} of {count} checkpoints cannot be restored here: {shown}",
+            what=f"{len(lost)} of {len(found)} checkpoints cannot be restored here: {shown}",
             why=f"{len(bad) - len(damaged)} of their objects are not in the cache, {len(damaged)} are damaged",
-            next_step=_mending(repo, damaged),
+            next_step=_mending(repo, sorted(repo.objects.store.path(ref.name) for ref in damaged)),
         )
+
+
+def _elsewhere(repo: Repository, refs: set[ObjectRef]) -> set[ObjectRef]:
+    """Those objects that a remote has: what a clone has not fetched is not lost."""
+    left, problem = set(refs), None
+    for one in known(repo) if refs else ():
+        if one.tier == "warm" and left:
+            try:
+                there = open_remote(repo, one.name).sizes([ref.name for ref in left])
+            except StorageError as err:  # another one may answer, and have them
+                problem = err
+            else:
+                left -= {ref for ref in left if there.get(ref.name) == ref.nbytes}
+    if left and problem is not None:
+        raise problem
+    return refs - left
 
 
 def _mending(repo: Repository, damaged: list[Path]) -> str:

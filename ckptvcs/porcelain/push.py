@@ -100,12 +100,7 @@ def plan_push(
     refs = _refs(repo, names, everything=everything)
     ahead = [ref for ref, oid in refs.items() if _is_ahead(repo, ref, oid, theirs)]
     if ahead and not everything:
-        raise RefMoved(
-            f"cannot push '{printable(_short(ahead[0]))}' to '{to}'",
-            why="it has commits of that branch that are not here",
-            next_step="run 'ckpt pull', then push again",
-            ref=ahead[0],
-        )
+        raise _ahead(ahead[0], to)
     refs = {ref: oid for ref, oid in refs.items() if ref not in ahead}
     updates = [u for ref, oid in refs.items() if (u := _update(ref, oid, theirs)) is not None]
     tips = {ref: CommitId(repo.history.tip(ref) or "") for ref in refs}
@@ -133,15 +128,17 @@ def plan_push(
         updates=tuple(updates),
         checkpoints=checkpoints,
         needed=needed,
-        notes=(
-            *(f"branch '{_short(ref)}' is not pushed: '{to}' has commits of it that are not here" for ref in ahead),
-            *(
-                f"checkpoint {c.id[:10]} is at '{to}', and some of its objects are neither here nor in a store"
-                for c in lost
-            ),
-        ),
+        notes=(*(_left_out(ref, to) for ref in ahead), *(_incomplete(checkpoint, to) for checkpoint in lost)),
         left=left,
     )
+
+
+def _left_out(ref: str, to: str) -> str:
+    return f"branch '{printable(_short(ref))}' is not pushed: '{to}' has commits of it that are not here"
+
+
+def _incomplete(checkpoint: Checkpoint, to: str) -> str:
+    return f"checkpoint {checkpoint.id[:10]} is at '{to}', and some of its objects are neither here nor in a store"
 
 
 def _is_ahead(repo: Repository, ref: str, oid: str, theirs: Mapping[str, str]) -> bool:
@@ -151,6 +148,15 @@ def _is_ahead(repo: Repository, ref: str, oid: str, theirs: Mapping[str, str]) -
         return False
     known = ancestry.commit_behind(repo.history, there)
     return known is None or not repo.history.is_ancestor(known, CommitId(oid))
+
+
+def _ahead(ref: str, to: str) -> RefMoved:
+    return RefMoved(
+        f"cannot push '{printable(_short(ref))}' to '{to}'",
+        why="it has commits of that branch that are not here",
+        next_step="run 'ckpt pull', then push again",
+        ref=ref,
+    )
 
 
 def _short(ref: str) -> str:

@@ -837,6 +837,7 @@ def items(text: str) -> list[tuple[str, str]]:
 
 OTHER_CONFIGURATION = [
     ("git", "`user.name`, `user.email`", "who makes commits and tags"),
+    ("git", "`ckptvcs.signingkey`", "the private key that entries of the ledger are signed with"),
     ("git", "`core.sparseCheckout`", "`ckpt checkout` refuses a sparse checkout"),
     ("DVC", "`cache.dir`", "where objects are; see [the cache](format/cache.md)"),
     ("DVC", "`cache.shared`", "`group` makes the folders of the cache writable for the group"),
@@ -856,6 +857,11 @@ ENVIRONMENT = [
         "`CKPT_NO_HOOKS`",
         "if it is set to anything, the hooks of a clone do nothing, as while `ckpt` runs git itself; the hook of a server "
         "does not look at it",
+    ),
+    (
+        "`CKPT_SIGNING_KEY`",
+        "the private key that entries of the ledger are signed with, instead of the clone's own; before git's "
+        "`ckptvcs.signingkey`",
     ),
     ("`CKPT_DEBUG`", "if it is set to anything, what should not be possible (exit status 70) is shown as a traceback"),
 ]

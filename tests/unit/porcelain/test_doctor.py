@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -14,6 +15,9 @@ import torch
 
 from ckptvcs import Repo
 from ckptvcs.porcelain.doctor import Finding, examine
+from tests.support import oracle
+from tests.support.places import Place
+from tests.support.states import training_state
 from tests.support.world import World
 
 
@@ -270,3 +274,28 @@ def test_a_cache_that_is_a_file_is_told(world: World, history):
     (world.root / ".dvc/cache").write_text("no folder")
 
     assert relevant(world.root)
+
+
+def test_what_a_clone_has_not_fetched_is_not_lost(tmp_path: Path):
+    place = Place.create(tmp_path / "place")
+    place.world.ckpt("remote", "add", "share", "../store")
+    place.world.git("commit", "-qam", "a remote")
+    for step in (1, 2):
+        with place.world.repo() as repo:
+            repo.commit(training_state(step, width=16), step=step)
+    place.world.ckpt("push")
+    clone = place.make_clone()
+    clone.ckpt("pull")
+
+    assert "cannot be restored" not in clone.ckpt("doctor", status=None).out
+
+    older = {f["md5"] for f in oracle.files(json.loads(oracle.git(clone.root, "show", "HEAD~:checkpoints/model.json")))}
+    (lost, *_) = sorted(older - set(clone.objects()))
+    (place.folder / "store/files/md5" / lost[:2] / lost[2:]).unlink()
+    told = clone.ckpt("doctor", status=None)
+    assert "1 of 2 checkpoints cannot be restored here" in told.out + told.err
+    assert "1 of their objects are not in the cache" in told.out + told.err
+
+    (place.folder / "store").rename(place.folder / "unmounted")
+    told = clone.ckpt("doctor", status=None)
+    assert "cannot be restored here" in told.out + told.err or "remote 'share'" in told.out + told.err
