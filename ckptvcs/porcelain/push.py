@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from ckptvcs.digest import digest
 from ckptvcs.errors import NotFound, RefMoved, UsageError
 from ckptvcs.paths import printable
-from ckptvcs.porcelain import leases, ledger, replicas
+from ckptvcs.porcelain import leases, ledger, replicas, signers
 from ckptvcs.porcelain.checkpoints import checkpoint_at, made_by, pointer_at, tracks_at
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.unfinished import left_behind
+from ckptvcs.porcelain.writer import known_writer
 from ckptvcs.progress import Progress, silent
+from ckptvcs.signatures import PublicKey
 from ckptvcs.storage.dvc import pointer
 from ckptvcs.storage.history import ancestry
 from ckptvcs.storage.history.ledger import LEDGER
@@ -128,7 +130,11 @@ def plan_push(
         updates=tuple(updates),
         checkpoints=checkpoints,
         needed=needed,
-        notes=(*(_left_out(ref, to) for ref in ahead), *(_incomplete(checkpoint, to) for checkpoint in lost)),
+        notes=(
+            *(_left_out(ref, to) for ref in ahead),
+            *(_incomplete(checkpoint, to) for checkpoint in lost),
+            *_unheard(repo),
+        ),
         left=left,
     )
 
@@ -139,6 +145,17 @@ def _left_out(ref: str, to: str) -> str:
 
 def _incomplete(checkpoint: Checkpoint, to: str) -> str:
     return f"checkpoint {checkpoint.id[:10]} is at '{to}', and some of its objects are neither here nor in a store"
+
+
+def _unheard(repo: Repository) -> list[str]:
+    """What who is not listed has to know: nobody else may tell him."""
+    listed, own = signers.read(repo), known_writer(repo)
+    if listed is None or own is None or listed.may_write(PublicKey(own.key), ledger.iso(repo.now())):
+        return []
+    return [
+        "what this clone writes into the ledger does not count for others: its key is not valid in ckpt.signers; "
+        "run 'ckpt audit allow', and have the file committed"
+    ]
 
 
 def _is_ahead(repo: Repository, ref: str, oid: str, theirs: Mapping[str, str]) -> bool:

@@ -11,6 +11,7 @@ from ckptvcs.porcelain import fetch, push, remotes
 from ckptvcs.porcelain.repo import Repository
 from tests.support import oracle
 from tests.support.places import Place
+from tests.support.states import training_state
 from tests.support.world import World, run
 
 
@@ -193,3 +194,24 @@ def test_a_branch_that_is_ahead_there_is_told_before_anything_is_sent(tmp_path: 
     assert "branch 'main' is not pushed: 'origin' has commits of it that are not here" in told.err
     assert place.world.git("ls-remote", "origin", "second").split()[0] == place.world.git("rev-parse", "second")
     assert place.world.git("ls-remote", "origin", "main").split()[0] == other.git("rev-parse", "main")
+
+
+def test_who_is_not_listed_is_told(tmp_path: Path):
+    place = Place.create(tmp_path / "place")
+    place.world.ckpt("remote", "add", "share", "../store")
+    place.world.git("commit", "-qam", "a remote")
+    place.world.ckpt("audit", "allow")
+    place.world.git("add", "-A")
+    place.world.git("commit", "-qm", "who may write")
+    assert "does not count" not in place.world.ckpt("push").err
+
+    other = place.make_clone()
+    with other.repo() as repo:
+        repo.commit(training_state(1, width=16), step=1)
+    other.ckpt("note", "HEAD", "--metric", "loss=1")
+    told = other.ckpt("push").err
+
+    assert "does not count for others" in told
+    assert "ckpt audit allow" in told
+    other.ckpt("audit", "allow")
+    assert "does not count" not in other.ckpt("push", status=None).err
