@@ -79,6 +79,9 @@ def command(
         )
         return
     render.answer(_worded(plan, dry_run=dry_run))
+    if verify and plan.copies and plan.checkpoints and not dry_run:
+        read = f"{render.counted(len(plan.needed), 'object')} of {render.counted(len(plan.checkpoints), 'checkpoint')}"
+        render.answer(f"read back {read}: all of it is whole")
 
 
 def _worded(plan: PushPlan, *, dry_run: bool) -> str:

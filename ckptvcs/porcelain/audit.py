@@ -15,8 +15,9 @@ from ckptvcs.domain.when import moment
 from ckptvcs.errors import BadEntry, FormatError, NewerVersion
 from ckptvcs.porcelain import ledger, signers
 from ckptvcs.porcelain.writer import known_writer
+from ckptvcs.storage.history import ancestry
 from ckptvcs.storage.history import ledger as storage
-from ckptvcs.storage.history.repository import CommitId
+from ckptvcs.storage.history.repository import TAGS, CommitId
 from ckptvcs.storage.history.transport import Git
 
 if TYPE_CHECKING:
@@ -128,10 +129,11 @@ def verify(repo: Repository, *, pins: Path | None = None, remote: str | None = N
     """
     chains = ledger.chains_of(repo)
     flaws = list(ledger.examine(repo, pinned=read_pins(pins) if pins is not None else None))
-    marks, notes = _marks(repo)
+    theirs = Git(repo.history, repo.around.variables).list_refs(remote) if remote is not None else None
+    marks, notes = _marks(repo, remote, theirs)
     flaws += marks
-    if remote is not None:
-        flaws += _against(repo, remote)
+    if remote is not None and theirs is not None:
+        flaws += _against(repo, remote, theirs)
     keys = vouching.keys_of(chains)
     return Verdict(
         chains=len(chains),
@@ -143,8 +145,8 @@ def verify(repo: Repository, *, pins: Path | None = None, remote: str | None = N
     )
 
 
-def _marks(repo: Repository) -> tuple[list[Flaw], list[str]]:
-    """Golden marks that are not what the ledger says was made, and those that are not here at all."""
+def _marks(repo: Repository, remote: str | None, theirs: Mapping[str, str] | None) -> tuple[list[Flaw], list[str]]:
+    """Golden marks that are not what the ledger says was made, here or at a remote, and those that are not there at all."""
     flaws, notes = [], []
     for event in ledger.events(repo, ops=(ledger.MARK,)):
         name, commit = event.facts.get("name"), event.facts.get("commit")
@@ -158,17 +160,25 @@ def _marks(repo: Repository) -> tuple[list[Flaw], list[str]]:
         elif there.commit != commit:
             what = f"'{name}' stands at {there.commit[:10]}, it was made at {commit[:10]}"
             flaws.append(Flaw(writer=event.writer, n=event.n, what=what))
+        elif theirs is not None and TAGS + name not in theirs:
+            notes.append(f"'{name}' is not at '{remote}': it was not pushed, or was deleted there")
+        elif theirs is not None and theirs[TAGS + name] != ancestry.target(repo.history, TAGS + name):
+            what = f"'{name}' is another one at '{remote}'"
+            flaws.append(Flaw(writer=event.writer, n=event.n, what=what))
     return flaws, notes
 
 
-def _against(repo: Repository, remote: str) -> Iterator[Flaw]:
-    """Chains that a remote has no more, or shorter than they were there."""
-    git = Git(repo.history, repo.around.variables)
-    theirs, own = git.list_refs(remote), ledger.writer_id(repo)
+def _against(repo: Repository, remote: str, theirs: Mapping[str, str]) -> Iterator[Flaw]:
+    """Chains that a remote has no more, or shorter than they were there; and our own, if it has more of it than we."""
+    git, own = Git(repo.history, repo.around.variables), ledger.writer_id(repo)
     known = storage.heads(repo.history, storage.of_remote(remote))
     alone = len(git.remotes()) == 1  # then what others wrote can have come from nowhere else
     for writer, head in storage.heads(repo.history).items():
         there = theirs.get(storage.LEDGER + writer)
+        if writer == own and there is not None and not ledger.holds(repo, head, there):
+            what = f"'{remote}' has entries of it that are not here: it was cut or rewritten here"
+            yield Flaw(writer=writer, n=_length(repo, head), what=what)
+            continue
         least = head if alone and writer != own else known.get(writer)
         if least is None:
             continue

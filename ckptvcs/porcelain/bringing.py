@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ckptvcs.errors import CkptvcsError, IntegrityError, MissingObject, NotFound, StorageError, UsageError
+from ckptvcs.errors import CkptvcsError, IntegrityError, MissingObject, NotFound, StorageError, UsageError, WrongDigest
 from ckptvcs.porcelain import fetch
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.storage.files import Lock
@@ -47,6 +47,8 @@ def _fetch(repo: Repository, checkpoint: Checkpoint, problem: IntegrityError, te
         tell(len(plan.missing), plan.nbytes)
     try:
         fetch.fetch_objects(repo, plan)
+    except WrongDigest:  # that is what is to be known
+        raise
     except (IntegrityError, UsageError, NotFound):  # no remote has it, or there is none
         raise problem from None
     except StorageError as err:

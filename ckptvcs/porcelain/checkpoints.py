@@ -179,7 +179,7 @@ def _elsewhere(repo: Repository, branch: str) -> str:
     """Where a branch is that is not here."""
     names = (ref.removeprefix("refs/remotes/") for ref in repo.history.remote_tips() if ref.startswith("refs/remotes/"))
     at = sorted(name for name in names if name.partition("/")[2] == branch)
-    return f"name it '{at[0]}', or make it a branch of yours with 'ckpt checkout {branch}'" if at else ""
+    return f"name it '{at[0]}', or bring it with 'ckpt pull {branch}' and 'ckpt checkout {branch}'" if at else ""
 
 
 def _with_id(repo: Repository, prefix: str, track: str) -> dict[str, CommitId]:

@@ -49,18 +49,23 @@ def fetch(repo: Repository, to: str = ORIGIN) -> Fetched:
 
     Raises:
         NotFound: git knows no such remote.
-        RefMoved: a tag was moved there, which nobody should do.
         StorageError: it does not answer.
     """
     before = _all_refs(repo)
     git = Git(repo.history, repo.around.variables)
     git.fetch_ledger(to, f"+{ledger.LEDGER}*:{_theirs(to)}*")
-    git.fetch(to)
+    moved_there = git.fetch(to)
     after = _all_refs(repo)
-    notes = [*_gone_back(repo, to, before, after), *_join(repo, to)]
+    notes = [*(_refused(to, one) for one in moved_there), *_gone_back(repo, to, before, after), *_join(repo, to)]
     after = _all_refs(repo)
     moved = sorted(ref for ref, oid in after.items() if before.get(ref) != oid and not ref.startswith(_theirs(to)))
     return Fetched(moved=tuple(moved), notes=tuple(notes))
+
+
+def _refused(to: str, what: str) -> str:
+    return (
+        f"'{to}' has moved what does not move: {what}; what is here stays: find out who did that, before you believe it"
+    )
 
 
 def _gone_back(repo: Repository, to: str, before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:
@@ -205,22 +210,24 @@ def fetch_objects(
 
     Raises:
         IntegrityError: no remote has an object, or none has it whole.
-        StorageError: no remote answers, or the disk is full.
+        StorageError: one that may have it does not answer, or the disk is full.
     """
     repo.objects.store.sweep(repo.now().timestamp())
     notes: list[str] = []
     missing = list(plan.missing)
     problem: IntegrityError | StorageError | None = None
+    silent_one: StorageError | None = None
     for name in _in_turn(repo, remote) if missing else ():
         try:
             missing, problem = _fetch_from(repo, name, missing, progress)
         except StorageError as err:
             missing, problem = [ref for ref in missing if not repo.objects.is_sound(ref)], err
+            silent_one = silent_one or err
         if problem is None:
             break
         notes.append(f"remote '{name}': {problem}")
-    if problem is not None:
-        raise problem
+    if problem is not None:  # what one that did not answer may have is not lost
+        raise silent_one or problem
     for checkpoint in plan.checkpoints:
         ref, data = directory_of(repo, checkpoint)
         if all(repo.objects.store.nbytes(ref_of(f).name) is not None for f in checkpoint.manifest.all_files()):
@@ -232,7 +239,8 @@ def _in_turn(repo: Repository, first: str | None) -> list[str | None]:
     """The remotes to try: that one, or the default, and then every other that is warm."""
     there = [one for one in known(repo) if one.tier == "warm"]
     begin = first or next((one.name for one in there if one.default), None)
-    return [begin, *(one.name for one in there if one.name != begin)]
+    others = [one.name for one in there if one.name != begin]
+    return [begin, *others] if begin is not None or not others else [*others]
 
 
 def _fetch_from(

@@ -18,6 +18,7 @@ from ckptvcs.errors import BadEntry, NewerVersion, RefMoved, StorageError, Usage
 from ckptvcs.porcelain.writer import known_writer, writer_file, writer_of
 from ckptvcs.signatures import claimed_key
 from ckptvcs.storage.history import ledger
+from ckptvcs.storage.history.repository import CommitId
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from ckptvcs.porcelain.writer import Writer
     from ckptvcs.signatures import Signed
     from ckptvcs.storage.files import Lock
-    from ckptvcs.storage.history.repository import CommitId
 
 PUSH: Final = "push"
 """The operation of an entry that tells which checkpoints a remote has from then on."""
@@ -277,6 +277,31 @@ def growth_flaw(repo: Repository, writer: str, old: CommitId | None, new: Commit
         return Flaw(writer=writer, n=1, what=err.why)
     key = claimed_key(before.signature) if before else None
     return vouching.vouched(writer, chain.entries, after=start, key=key).flaw
+
+
+def holds(repo: Repository, head: CommitId, other: str) -> bool:
+    """Whether a chain that ends with `head` has the entry that is the commit `other`, which need not be here."""
+    return other in repo.history.repo and repo.history.is_ancestor(CommitId(other), head)
+
+
+def refuse_unfit(repo: Repository, writer: str, head: CommitId, *, there: str | None, to: str) -> None:
+    """Refuse to push a chain of this clone that does not go on from what the other side has of it.
+
+    Raises:
+        BadEntry: it was cut or rewritten here, or ends with what is no entry of it.
+    """
+    ref = f"{ledger.LEDGER}{writer}"
+    if there is not None and not holds(repo, head, there):
+        raise BadEntry(
+            "cannot push the ledger of this clone",
+            why=f"'{to}' has entries of its chain that are not here: it was cut or rewritten here",
+            next_step=f"take back what is there: git fetch {to} +{ref}:{ref}; then push again. What was written down since "
+            "is lost by that: 'ckpt audit log' shows it",
+            writer=writer,
+        )
+    flaw = growth_flaw(repo, writer, None if there is None else CommitId(there), head)
+    if flaw is not None:
+        raise _damaged(repo, writer, f"entry {flaw.n}: {flaw.what}")
 
 
 def were_pushed(repo: Repository, ids: Collection[CheckpointId], remote: str | None) -> bool:

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckptvcs.errors import UsageError
+from ckptvcs.paths import printable
 from ckptvcs.porcelain import fetch
+from ckptvcs.porcelain.checkpoints import tracks_at
 from ckptvcs.porcelain.push import ORIGIN
+from ckptvcs.porcelain.tracked import tracked
 from ckptvcs.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -101,6 +104,9 @@ def _planned(
     to: str,
     track: str | None,
 ) -> PullPlan:
+    there = tracked(repo, revision) if revision is not None and repo.history.resolve(revision) is None else None
+    if there is not None:  # a branch that only a git remote has
+        revision = there.name
     ahead = fetch.upstream(repo, to) if revision is None else None
     wanted = revision or ahead or repo.history.head()
     return PullPlan(
@@ -110,6 +116,20 @@ def _planned(
         ahead=ahead,
         objects=None if wanted is None else fetch.plan_objects(repo, wanted, components=components, track=track),
     )
+
+
+def _elsewhere(repo: Repository, to: str) -> list[str]:
+    """Where checkpoints are, for who looks where none are."""
+    prefix, here = f"refs/remotes/{to}/", repo.history.branches()
+    there = {ref.removeprefix(prefix): tip for ref, tip in repo.history.remote_tips().items() if ref.startswith(prefix)}
+    found = [printable(name) for name, tip in there.items() if name not in here and tracks_at(repo, tip)]
+    if not found:
+        return []
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return [
+        f"this branch has no checkpoints; '{to}' has some on {', '.join(found[:3])}{more}: "
+        f"'ckpt pull {found[0]}' brings them, 'ckpt checkout {found[0]}' goes there"
+    ]
 
 
 def execute(
@@ -132,6 +152,8 @@ def execute(
         StorageError: no remote answers, or the disk is full.
     """
     notes = list(plan.fetched.notes)
+    if plan.follow and (plan.objects is None or not plan.objects.checkpoints):
+        notes += _elsewhere(repo, plan.to)
     if plan.objects is not None:
         notes += fetch.fetch_objects(repo, plan.objects, remote=remote, progress=progress)
     if plan.follow:

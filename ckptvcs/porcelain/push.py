@@ -102,7 +102,7 @@ def plan_push(
     refs = _refs(repo, names, everything=everything)
     ahead = [ref for ref, oid in refs.items() if _is_ahead(repo, ref, oid, theirs)]
     if ahead and not everything:
-        raise _ahead(ahead[0], to)
+        raise _ahead(repo, ahead[0], to)
     refs = {ref: oid for ref, oid in refs.items() if ref not in ahead}
     updates = [u for ref, oid in refs.items() if (u := _update(ref, oid, theirs)) is not None]
     tips = {ref: CommitId(repo.history.tip(ref) or "") for ref in refs}
@@ -116,7 +116,7 @@ def plan_push(
         *_checkpoints(repo, new, [CommitId(oid) for oid in theirs.values()]),
     )
     checkpoints = tuple({checkpoint.id: checkpoint for checkpoint in found}.values())
-    updates += [u for ref, oid in _ledger(repo).items() if (u := _update(ref, oid, theirs)) is not None]
+    updates += _chain_updates(repo, theirs, to)
     needed = _needed(repo, checkpoints)
     looked = replicas.look(repo, stores, needed) if checkpoints else ()
     lost = _lost(repo, checkpoints, replicas.nowhere(repo, looked), theirs)
@@ -167,11 +167,23 @@ def _is_ahead(repo: Repository, ref: str, oid: str, theirs: Mapping[str, str]) -
     return known is None or not repo.history.is_ancestor(known, CommitId(oid))
 
 
-def _ahead(ref: str, to: str) -> RefMoved:
+def _ahead(repo: Repository, ref: str, to: str) -> RefMoved:
+    name = printable(_short(ref))
+    pulled = repo.history.tip(f"refs/remotes/{to}/{_short(ref)}")
+    ours = ancestry.target(repo.history, ref)
+    if pulled is not None and not repo.history.is_ancestor(CommitId(ours), pulled):
+        what = (
+            f"both sides have commits of their own: 'git fetch {to}', then 'git merge' or 'git rebase'; or give yours another "
+            f"name, as runs should have it: git branch -m {name} {name}-2"
+        )
+    elif _short(ref) == repo.history.head_branch():
+        what = "run 'ckpt pull', then push again"
+    else:
+        what = f"run 'git fetch {to} {name}:{name}', which brings them, then push again"
     return RefMoved(
-        f"cannot push '{printable(_short(ref))}' to '{to}'",
+        f"cannot push '{name}' to '{to}'",
         why="it has commits of that branch that are not here",
-        next_step="run 'ckpt pull', then push again",
+        next_step=what,
         ref=ref,
     )
 
@@ -249,6 +261,14 @@ def _ledger(repo: Repository) -> dict[str, str]:
     writer = ledger.writer_id(repo)
     head = repo.history.tip(LEDGER + writer) if writer else None
     return {} if head is None else {f"{LEDGER}{writer}": head}
+
+
+def _chain_updates(repo: Repository, theirs: Mapping[str, str], to: str) -> list[RefUpdate]:
+    updates = [u for ref, oid in _ledger(repo).items() if (u := _update(ref, oid, theirs)) is not None]
+    for update in updates:
+        writer = update.ref.removeprefix(LEDGER)
+        ledger.refuse_unfit(repo, writer, CommitId(update.new), there=update.old, to=to)
+    return updates
 
 
 def _checkpoints(repo: Repository, tips: Sequence[CommitId], known: Sequence[CommitId]) -> Iterator[Checkpoint]:

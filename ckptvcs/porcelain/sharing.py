@@ -109,7 +109,6 @@ class Sharing:
             dry_run: only look; nothing is fetched.
 
         Raises:
-            RefMoved: a tag was moved there, which nobody should do.
             StorageError: the remote does not answer.
         """
         return fetch.plan_fetch(self._repo, to) if dry_run else fetch.fetch(self._repo, to)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ckptvcs.storage import files, store_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 _OBJECT_STORES: Final = {"s3", "s3a", "gs", "gcs", "abfs", "az", "abfss", "adl", "oss"}
 _IN_ONE_PIECE: Final = 16 << 20
@@ -101,7 +101,7 @@ class Kind:
                     self._fs.rm_file(tmp)
                 raise
         elif self._is_ssh:  # `pipe_file` of sshfs takes "create" and writes over what is there
-            with self._fs.open(path, "xb") as file:
+            with opened(self._fs, path, "xb") as file:
                 file.write(data)
         else:
             self._fs.pipe_file(path, data, mode="create")
@@ -109,7 +109,7 @@ class Kind:
     def read(self, path: str, start: int, end: int) -> bytes:
         """Read a range of a file, which may be shorter than that."""
         if self._is_ssh:  # `cat_file` of sshfs takes a range and reads all of the file
-            with self._fs.open(path, "rb") as file:
+            with opened(self._fs, path, "rb") as file:
                 file.seek(start)
                 return bytes(file.read(end - start))
         try:
@@ -157,6 +157,24 @@ class Kind:
             if is_ours and written is not None and now is not None and written < now - STALE_S:
                 with contextlib.suppress(FileNotFoundError):  # somebody else sweeps too
                     self._fs.rm_file(path)
+
+
+@contextlib.contextmanager
+def opened(fs: Any, path: str, mode: str) -> Iterator[Any]:
+    """A file of sshfs, which is closed once: it would be again when it is collected, and then wait for a line that is dead.
+
+    As Python ends there is nobody left to answer it, and that wait would be for ever.
+    """
+    file = fs.open(path, mode)
+    try:
+        yield file
+    finally:
+        close, file.close = file.close, _nothing
+        close()
+
+
+def _nothing() -> None:
+    """Close what is closed."""
 
 
 def timestamp(info: Mapping[str, Any]) -> float | None:

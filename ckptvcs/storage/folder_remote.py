@@ -9,8 +9,7 @@ from ckptvcs.progress import silent
 from ckptvcs.storage import copies
 from ckptvcs.storage.filesystems import STALE_S
 from ckptvcs.storage.ingest import NewObject
-from ckptvcs.storage.objects import missing
-from ckptvcs.storage.remotes import THROWAWAY, Probe
+from ckptvcs.storage.remotes import THROWAWAY, Probe, missing_there
 from ckptvcs.storage.sidefiles import FolderSide
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class FolderRemote:
 
     def read(self, name: ObjectName, start: int, end: int) -> bytes:
         if self._store.nbytes(name) is None:
-            raise missing(name, f"remote '{self.name}'")
+            raise missing_there(name, self.name)
         with self._store.open(name) as file:
             file.seek(start)
             return file.read(end - start)

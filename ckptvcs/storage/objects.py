@@ -292,12 +292,16 @@ def _by_folder(refs: Iterable[ObjectRef]) -> dict[str, list[ObjectRef]]:
     return found
 
 
-def missing(name: ObjectName, where: str) -> MissingObject:
+def missing(
+    name: ObjectName,
+    where: str,
+    next_step: str = "fetch it from a remote with 'ckpt pull REV' or 'dvc fetch', then run the command again",
+) -> MissingObject:
     """The error of an object that is not there."""
     return MissingObject(
         f"cannot read object {short(name)}",
         why=f"it is not in {where}",
-        next_step="fetch it from a remote with 'ckpt pull REV' or 'dvc fetch', then run the command again",
+        next_step=next_step,
         object=name,
     )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from ckptvcs.digest import digest_of_parts, short
-from ckptvcs.errors import IntegrityError, StorageError
+from ckptvcs.errors import IntegrityError, MissingObject, StorageError
 from ckptvcs.storage import files, store_errors
 from ckptvcs.storage.filesystems import Kind, timestamp
 from ckptvcs.storage.names import DIR_SUFFIX, ObjectName
@@ -53,6 +53,13 @@ class Probe:
     """Of two who make one name, the second is told."""
     clock_s: float | None
     """How many seconds its clock is ahead of ours, if it says what time it is."""
+
+
+def missing_there(name: ObjectName, remote: str) -> MissingObject:
+    """The error of an object that a remote has not."""
+    return missing(
+        name, f"remote '{remote}'", "whoever has it brings it there with 'ckpt push --full'; then run it again"
+    )
 
 
 class Remote(Protocol):
@@ -300,7 +307,7 @@ class FilesystemRemote:
             except FileNotFoundError as err:
                 if store_errors.says_no_bucket(err):
                     raise
-                raise missing(name, f"remote '{self.name}'") from err
+                raise missing_there(name, self.name) from err
 
         return self._patiently(f"read object {short(name)}", look)
 
@@ -345,10 +352,14 @@ class FilesystemRemote:
         def look() -> Any:
             try:
                 return self._fs.ls(self._root, detail=False)
-            except FileNotFoundError:
+            except FileNotFoundError as err:
+                if store_errors.says_no_bucket(err):
+                    raise
                 return []
+            except PermissionError:  # who may not list cannot tell
+                return [self._root]
 
-        if self._kind.appears_whole or not self._kind.lists:  # a bucket is there or not: nobody unmounts it
+        if not self._kind.lists:
             return False
         self._fs.invalidate_cache()
         return not self._patiently("list", look)

@@ -30,10 +30,12 @@ def follow(repo: Repository, branch: str) -> None:
         _log.info("branch '%s' goes on where '%s' is", branch, found.at.name)
     else:
         _log.warning(
-            "branch '%s' has checkpoints at '%s' that are not here: what is saved from now on goes beside them; "
-            "stop, and bring them together with 'ckpt pull' or 'ckpt merge', if that is not meant",
+            "branch '%s' has checkpoints at '%s' that are not here: what is saved from now on goes beside them, and cannot be "
+            "pushed under that name; to go on from there instead, stop and rename yours: git branch -m %s %s-mine",
             branch,
             found.at.name,
+            branch,
+            branch,
         )
 
 

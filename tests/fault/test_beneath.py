@@ -389,11 +389,11 @@ def test_a_folder_of_the_cache_that_is_exchanged_with_a_link_while_objects_come(
             raise
 
     def careless() -> None:
-        real, LocalStore._enter = LocalStore._enter, by_path
+        real, LocalStore.enter = LocalStore.enter, by_path
         try:
             download()
         finally:
-            LocalStore._enter = real
+            LocalStore.enter = real
 
     @contextlib.contextmanager
     def by_path(self: LocalStore, name: str) -> Iterator[int]:

@@ -130,9 +130,19 @@ def test_golden_marks_go_along_and_do_not_move(shared: Shared, tmp_path: Path):
     other = shared.clone(tmp_path / "other")
     other.git("tag", "-f", "-a", "-m", "forged", "golden/base", "HEAD~1")
     other.git("push", "-q", "-f", "origin", "golden/base")
-    refused = shared.world.ckpt("fetch", status=11)
+    before = shared.world.git("rev-parse", "golden/base")
+    other.git("commit", "-q", "--allow-empty", "-m", "more")
+    other.git("push", "-q")
+    told = shared.world.ckpt("fetch")
 
-    assert "has moved what does not move" in refused.err
+    assert "has moved what does not move" in told.err
+    assert shared.world.git("rev-parse", "golden/base") == before
+    assert shared.world.git("rev-parse", "origin/main") == other.git("rev-parse", "HEAD")
+    verdict = shared.world.ckpt("audit", "verify", "--remote", "origin", status=1)
+    assert "'golden/base' is another one at 'origin'" in verdict.out + verdict.err
+    other.git("push", "-q", "origin", ":golden/base")
+    verdict = shared.world.ckpt("audit", "verify", "--remote", "origin")
+    assert "'golden/base' is not at 'origin'" in verdict.out + verdict.err
 
 
 # ------------------------------------------------------------------------------------------------------------ damage

@@ -126,27 +126,25 @@ class Git:
         if done.returncode:
             raise _no_answer(f"fetch from '{remote}'", remote, done.stderr)
 
-    def fetch(self, remote: str) -> None:
+    def fetch(self, remote: str) -> tuple[str, ...]:
         """Fetch the branches that are configured, and all tags; none by force that was moved there.
 
         Args:
             remote: where from.
 
+        Returns:
+            What was moved there and stays as it is here, such as a tag, in git's words; the rest came.
+
         Raises:
-            RefMoved: a ref of ours would have to go back, such as a tag that was moved.
             StorageError: it does not answer.
         """
         self._check(remote)
         done = self._run(*_FETCH, "--tags", "--", remote)
         if done.returncode == 0:
-            return
+            return ()
         rejected = [line for line in done.stderr.splitlines() if line.lstrip().startswith("!")]
         if rejected:
-            raise RefMoved(
-                f"cannot fetch all from '{remote}'",
-                why=f"it has moved what does not move: {_reasons(rejected)}",
-                next_step="find out who did that, before you believe it",
-            )
+            return tuple(_reasons([line]) for line in rejected)
         raise _no_answer(f"fetch from '{remote}'", remote, done.stderr)
 
     def fast_forward(self, to: CommitId) -> None:
@@ -155,12 +153,21 @@ class Git:
         Raises:
             Refused: the commit is not ahead of it, or changes of the user would be overwritten.
         """
+        head = self._history.head()
+        if head is not None and not self._history.is_ancestor(head, to):
+            branch = printable(self._history.head_branch() or "HEAD")
+            raise Refused(
+                "cannot fast-forward",
+                why="both sides have commits of their own",
+                next_step=f"keep yours under another name with 'git branch -m {branch} {branch}-2' and check theirs out, "
+                "or bring them together with 'git merge' or 'git rebase'",
+            )
         done = self._run("merge", "--ff-only", "--no-overwrite-ignore", "--quiet", to)
         if done.returncode:
             raise Refused(
                 "cannot fast-forward",
                 why=printable(" ".join(done.stderr.split()))[:300],
-                next_step="commit or stash what you changed; where both sides have commits, 'git merge' or 'git rebase'",
+                next_step="commit or stash what you changed, then run the command again",
             )
 
     def _check(self, remote: str) -> None:

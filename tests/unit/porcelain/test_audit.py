@@ -21,6 +21,8 @@ from ckptvcs.porcelain.commit import Receipt
 from ckptvcs.porcelain.repo import Repository
 from ckptvcs.signatures import read_key
 from ckptvcs.storage.history import ledger as storage
+from tests.support.places import Place
+from tests.support.states import training_state
 from tests.support.world import World, run
 from tests.unit.porcelain.test_ledger import REFS, put
 
@@ -438,3 +440,50 @@ def test_an_audit_of_nothing_is_content(world: World, history):
     assert world.ckpt("audit", "log").out == ""
     assert world.ckpt("audit", "verify").out == "0 entries of 0 chains: all is as it was written\n"
     assert world.ckpt("audit", "heads", "--json").json == {"format": "ckptvcs-pins/1", "heads": {}}
+
+
+def test_a_chain_of_this_clone_that_was_cut_here_is_found_and_not_pushed(tmp_path: Path):
+    place = Place.create(tmp_path / "place")
+    place.world.ckpt("remote", "add", "share", "../store")
+    place.world.git("commit", "-qam", "a remote")
+    with place.world.repo() as repo:
+        repo.commit(training_state(1, width=16), step=1)
+    for value in (1, 2):
+        place.world.ckpt("note", "HEAD", "--metric", f"a={value}")
+    place.world.ckpt("push")
+    (ref,) = place.world.git("for-each-ref", "--format=%(refname)", "refs/ckptvcs/ledger").split()
+    whole = place.world.git("rev-parse", ref)
+    for forged in (True, False):
+        place.world.git("update-ref", ref, f"{whole}~1")
+        if forged:
+            place.world.ckpt("note", "HEAD", "--metric", "a=3")
+
+        told = place.world.ckpt("audit", "verify", "--remote", "origin", status=1)
+        assert "has entries of it that are not here" in told.out + told.err
+        refused = place.world.ckpt("push", status=None)
+        assert refused.status != 0
+        assert "it was cut or rewritten here" in refused.err
+        cure = refused.err.partition("take back what is there: ")[2].partition(";")[0]
+        place.world.git(*cure.split()[1:])
+
+        assert place.world.git("rev-parse", ref) == whole
+        place.world.ckpt("push")
+        place.world.ckpt("audit", "verify", "--remote", "origin")
+
+
+def test_what_is_no_entry_of_the_chain_is_not_pushed(tmp_path: Path):
+    place = Place.create(tmp_path / "place")
+    with place.world.repo() as repo:
+        repo.commit(training_state(1, width=16), step=1)
+    place.world.ckpt("remote", "add", "share", "../store")
+    place.world.git("commit", "-qam", "a remote")
+    place.world.ckpt("note", "HEAD", "--metric", "a=1")
+    (ref,) = place.world.git("for-each-ref", "--format=%(refname)", "refs/ckptvcs/ledger").split()
+    tree = place.world.git("rev-parse", f"{ref}^{{tree}}")
+    place.world.git("update-ref", ref, place.world.git("commit-tree", "-p", ref, "-m", "no entry", tree))
+
+    refused = place.world.ckpt("push", status=None)
+
+    assert refused.status != 0
+    assert "cannot add to chain" in refused.err
+    assert place.world.git("ls-remote", "origin", ref) == ""

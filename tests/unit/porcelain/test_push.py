@@ -187,7 +187,7 @@ def test_a_branch_that_is_ahead_there_is_told_before_anything_is_sent(tmp_path: 
     for args in (["push"], ["push", "-n", "main"]):
         told = place.world.ckpt(*args, status=None)
         assert "cannot push 'main' to 'origin'" in told.err
-        assert "ckpt pull" in told.err
+        assert "both sides have commits of their own" in told.err
     assert place.world.git("ls-remote", "origin", "second") == ""
     told = place.world.ckpt("push", "--all")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from ckptvcs.storage.filesystems import Kind
+from ckptvcs.storage.filesystems import Kind, opened
 
 LONG_AGO = 1_000_000_000.0
 HOUR = 3600.0
@@ -66,3 +69,28 @@ def test_where_the_store_tells_no_time_nothing_is_swept(fs: Timed):
     Kind(fs).sweep("/r", newest)
 
     assert len(fs.find("/r")) == 2
+
+
+def test_a_file_whose_close_fails_is_not_closed_again_when_it_is_collected(tmp_path: Path):
+    """As that of sshfs over a dead line; the second time would be as Python ends, and wait for ever."""
+
+    class File(io.IOBase):
+        closes = 0
+
+        def close(self) -> None:
+            type(self).closes += 1
+            raise ConnectionResetError("gone")
+
+        @property
+        def closed(self) -> bool:
+            return False
+
+    class Files:
+        def open(self, *_: str) -> File:
+            return File()
+
+    with pytest.raises(ConnectionResetError), opened(Files(), "path", "rb"):
+        pass
+    gc.collect()
+
+    assert File.closes == 1

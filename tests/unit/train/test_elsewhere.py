@@ -178,5 +178,56 @@ def test_a_branch_that_only_origin_has_is_checked_out_as_git_does(place: Place, 
 
 
 def test_who_names_a_branch_that_only_origin_has_is_told_where_it_is(place: Place, clone: Path):
-    for args in (["log", "r"], ["pull", "r"], ["show", "r@step:6"]):
+    for args in (["log", "r"], ["show", "r@step:6"], ["restore", "r"]):
         assert "origin/r" in place.clone.ckpt(*args, status=None).err
+
+
+def test_a_mirror_that_lacks_the_newest_does_not_make_it_lost(place: Place, clone: Path):
+    """The store that has it does not answer, and another one has only older ones: no reason to go on from those."""
+    place.world.ckpt("remote", "add", "mirror", "../mirror")
+    place.world.git("commit", "-qam", "a mirror")
+    place.world.ckpt("push", "--full", "--replicas", "2", "r", "main")
+    with keeper(place.world.root, Training.begin()) as keep:
+        keep.resume()
+        keep.save(STOP + 1)
+    place.world.ckpt("push", "r", "--remote", "share")
+    place.clone.ckpt("pull")
+    (place.folder / "store").rename(place.folder / "unmounted")
+
+    with keeper(clone, Training.begin()) as keep, pytest.raises(StorageError, match=f"from step {STOP + 1}"):
+        keep.resume()
+
+    (place.folder / "unmounted").rename(place.folder / "store")
+    with keeper(clone, Training.begin()) as keep:
+        assert keep.resume().step == STOP + 1
+
+
+def test_who_pulls_where_no_checkpoints_are_is_told_where_they_are(place: Place, clone: Path):
+    told = place.clone.ckpt("pull")
+
+    assert "'origin' has some on r" in told.err
+    place.clone.ckpt("pull", "r")
+    place.clone.ckpt("checkout", "r")
+    assert place.clone.git("rev-parse", "r") == place.clone.git("rev-parse", "origin/r")
+
+
+def test_a_run_that_is_behind_is_told_how_to_go_on(place: Place, clone: Path):
+    with keeper(clone, Training.begin()) as keep:
+        keep.resume()
+        keep.save(STOP + 1)
+    place.clone.ckpt("push", "r")
+
+    refused = place.world.ckpt("push", "r", status=11)
+    assert "git fetch origin r:r" in refused.err
+    place.world.git("fetch", "origin", "r:r")
+    place.world.ckpt("push", "r")
+
+    for world in (place.world, place.clone):
+        with keeper(world.root, Training.begin()) as keep:
+            keep.resume()
+            keep.save(STOP + 2)
+    place.clone.ckpt("push", "r")
+    refused = place.world.ckpt("push", "r", status=11)
+    assert "git branch -m r r-2" in refused.err
+    place.world.git("branch", "-m", "r", "r-2")
+    place.world.ckpt("push", "r-2")
