@@ -187,8 +187,10 @@ def test_a_mirror_that_lacks_the_newest_does_not_make_it_lost(place: Place, clon
     place.world.ckpt("remote", "add", "mirror", "../mirror")
     place.world.git("commit", "-qam", "a mirror")
     place.world.ckpt("push", "--full", "--replicas", "2", "r", "main")
-    with keeper(place.world.root, Training.begin()) as keep:
+    training = Training.begin()
+    with keeper(place.world.root, training) as keep:
         keep.resume()
+        training.step()
         keep.save(STOP + 1)
     place.world.ckpt("push", "r", "--remote", "share")
     place.clone.ckpt("pull")
