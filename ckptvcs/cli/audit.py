@@ -215,7 +215,8 @@ def allow(ctx: click.Context, *, which: str | None, name: str | None, as_json: b
 
     repo = open_repo(ctx)
     signer = porcelain.plan_allow(repo, which, name=name)
-    if porcelain.is_listed(repo, signer):
+    listed = porcelain.is_listed(repo, signer)
+    if listed:
         render.note(f"that key is in ckpt.signers, as {signer.name}")
         dry_run = True
     for key in porcelain.shut_out(repo, signer):
@@ -227,7 +228,8 @@ def allow(ctx: click.Context, *, which: str | None, name: str | None, as_json: b
     if as_json:
         render.answer_json({**render.plain(signer), "line": line_of(signer), "dry_run": dry_run})
         return
-    render.answer(f"{'would add' if dry_run else 'added'} to ckpt.signers: {line_of(signer)}")
+    if not listed:
+        render.answer(f"{'would add' if dry_run else 'added'} to ckpt.signers: {line_of(signer)}")
 
 
 @command.command()

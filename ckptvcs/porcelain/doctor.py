@@ -187,12 +187,16 @@ def _head(repo: Repository) -> Iterator[Finding]:
 
 
 def _history(repo: Repository) -> Iterator[Finding]:
-    """Every checkpoint that a branch or tag leads to: are its objects as they were when last read, or in a remote?"""
+    """Every checkpoint that a branch or tag leads to: are its objects as they were when last read, or in a remote?
+
+    What was never read here, as what plain DVC brought, is read of the one that is checked out.
+    """
     tips, head = all_tips(repo), repo.history.head()
     tracks = {repo.config.track, *(tracks_at(repo, head) if head else ())}
     found = [c for track in tracks for c in made_by(repo, repo.history.newest_first(tips), track)]
     refs = {ref_of(file) for checkpoint in found for file in checkpoint.manifest.all_files()}
-    bad = {ref for ref in refs if not repo.objects.is_sound(ref)}
+    here = {ref_of(f) for c in found if c.commit == head for f in c.manifest.all_files()}
+    bad = {ref for ref in refs if not (repo.objects.is_healthy(ref) if ref in here else repo.objects.is_sound(ref))}
     damaged = {ref for ref in bad if repo.objects.store.path(ref.name).exists()}
     bad -= _elsewhere(repo, bad - damaged)
     lost = [c for c in found if any(ref_of(file) in bad for file in c.manifest.all_files())]

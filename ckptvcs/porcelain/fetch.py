@@ -173,7 +173,7 @@ def plan_objects(
     wanted = {ref.name: ref for checkpoint in checkpoints for ref in _members(checkpoint, components)}
     return ObjectsPlan(
         checkpoints=checkpoints,
-        missing=tuple(ref for ref in wanted.values() if not repo.objects.is_sound(ref)),
+        missing=tuple(ref for ref in wanted.values() if not repo.objects.is_healthy(ref)),
     )
 
 
@@ -221,7 +221,7 @@ def fetch_objects(
         try:
             missing, problem = _fetch_from(repo, name, missing, progress)
         except StorageError as err:
-            missing, problem = [ref for ref in missing if not repo.objects.is_sound(ref)], err
+            missing, problem = [ref for ref in missing if not repo.objects.is_healthy(ref)], err
             silent_one = silent_one or err
         if problem is None:
             break
@@ -263,7 +263,10 @@ def _fetch_from(
             wrong = err.facts.get("object")
             problem = problem or err
             bad.update([wrong] if wrong else [ref.name for ref in todo])
-        left = [ref for ref in left if ref.name in bad or not repo.objects.is_sound(ref)]
+        is_whole = (
+            repo.objects.is_sound if problem is None else repo.objects.is_healthy
+        )  # what came was read as it came
+        left = [ref for ref in left if ref.name in bad or not is_whole(ref)]
         if problem is None:
             break
     repo.objects.note([ref for ref in refs if ref not in left])

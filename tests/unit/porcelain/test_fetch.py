@@ -10,6 +10,8 @@ from ckptvcs.errors import MissingObject, NotFound, Unsaved, WrongDigest
 from ckptvcs.porcelain import fetch, remotes
 from ckptvcs.porcelain.repo import Repository
 from tests.support import oracle
+from tests.support.places import Place
+from tests.support.states import training_state
 from tests.support.world import World, run
 
 
@@ -153,4 +155,29 @@ def test_a_store_that_does_not_answer_is_not_the_only_one(both: tuple[World, Wor
 
     assert notes
     assert notes[0].startswith("remote 'broken': cannot ")
+    assert fetch.plan_objects(repo, "HEAD").missing == ()
+
+
+def test_what_plain_dvc_brought_damaged_is_found_and_healed(tmp_path: Path):
+    place = Place.create(tmp_path / "place")
+    place.world.ckpt("remote", "add", "share", "../store", "--default")
+    place.world.git("commit", "-qam", "a remote")
+    with place.world.repo() as repo:
+        repo.commit(training_state(1, width=16), step=1)
+    place.world.ckpt("push")
+    clone = place.make_clone()
+    clone.dvc("pull")
+    victim = max(clone.objects().values(), key=lambda path: path.stat().st_size)
+    data = victim.read_bytes()
+    victim.chmod(0o644)
+    victim.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    victim.chmod(0o444)
+
+    told = clone.ckpt("doctor", status=None)
+    assert "1 are damaged" in told.out + told.err
+    repo = open_(clone)
+    assert [ref.name for ref in fetch.plan_objects(repo, "HEAD").missing] == [victim.parent.name + victim.name]
+    fetch.fetch_objects(repo, fetch.plan_objects(repo, "HEAD"))
+
+    assert victim.read_bytes() == data
     assert fetch.plan_objects(repo, "HEAD").missing == ()
