@@ -306,15 +306,25 @@ def execute(repo: Repository, plan: CheckoutPlan, progress: Progress = silent) -
     return notes
 
 
-def _move_head(repo: Repository, plan: CheckoutPlan, lock: Lock) -> None:
-    """Files first, then the branch, then HEAD: whatever is refused is refused before a name is written."""
+def bring_files(repo: Repository, commit: CommitId, lock: Lock) -> None:
+    """Make index and worktree those of a commit; HEAD stays. What a checkout that died cut short is no change of the user.
+
+    Raises:
+        Unsaved: uncommitted changes would be overwritten; nothing was changed.
+        LockHeld: another git process holds index or HEAD; nothing was changed.
+    """
     with commits.announced(repo.history, lock):
         try:
-            worktree.update_files(repo.history, plan.commit)
+            worktree.update_files(repo.history, commit, ours=repo.is_ours)
         except Unsaved as err:
-            if not leftovers.put_back(repo.history, plan.commit, err.facts["paths"]):
+            if not leftovers.put_back(repo.history, commit, err.facts["paths"], ours=repo.is_ours):
                 raise
-            worktree.update_files(repo.history, plan.commit)
+            worktree.update_files(repo.history, commit, ours=repo.is_ours)
+
+
+def _move_head(repo: Repository, plan: CheckoutPlan, lock: Lock) -> None:
+    """Files first, then the branch, then HEAD: whatever is refused is refused before a name is written."""
+    bring_files(repo, plan.commit, lock)
     if plan.new_branch and plan.branch is not None:
         commits.create_branch(repo.history, plan.branch, plan.commit, lock=lock)
     with commits.announced(repo.history, lock):

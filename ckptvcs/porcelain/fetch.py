@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckptvcs.domain import events
-from ckptvcs.errors import IntegrityError, NotFound, StorageError
+from ckptvcs.errors import IntegrityError, NotFound, Refused, StorageError
 from ckptvcs.paths import printable
 from ckptvcs.porcelain import checkout, obstacles
 from ckptvcs.porcelain.checkpoints import checkpoint_at, locate, require_checkpoint, tracks_at
@@ -17,7 +17,7 @@ from ckptvcs.porcelain.push import ORIGIN, directory_of
 from ckptvcs.porcelain.remotes import known, open_remote
 from ckptvcs.progress import Progress, silent
 from ckptvcs.storage import downloads
-from ckptvcs.storage.history import commits, ledger
+from ckptvcs.storage.history import commits, ledger, worktree
 from ckptvcs.storage.history.repository import HEADS, TAGS, CommitId
 from ckptvcs.storage.history.transport import Git
 from ckptvcs.storage.ingest import NewObject
@@ -285,6 +285,26 @@ def upstream(repo: Repository, to: str = ORIGIN) -> CommitId | None:
     return there
 
 
+def _fast_forward(repo: Repository, to: CommitId) -> None:
+    history, head, branch = repo.history, repo.history.head(), repo.history.head_branch()
+    if head is not None and not history.is_ancestor(head, to):
+        name = printable(branch or "HEAD")
+        raise Refused(
+            "cannot fast-forward",
+            why="both sides have commits of their own",
+            next_step=f"keep yours under another name with 'git branch -m {name} {name}-2' and check theirs out, "
+            "or bring them together with 'git merge' or 'git rebase'",
+        )
+    try:
+        worktree.refuse_unless_plain(history, to)
+    except Refused:  # filters, as of LFS, are git's business
+        Git(history, repo.around.variables).fast_forward(to)
+        return
+    with locked(repo) as lock:
+        checkout.bring_files(repo, to, lock)
+        commits.move_ref(history, f"{HEADS}{branch}", old=head, new=to, reason="ckpt pull: Fast-forward", lock=lock)
+
+
 def advance(repo: Repository, to: CommitId | None) -> None:
     """Fast-forward the branch that is checked out, and make its checkpoints appear; their objects are here.
 
@@ -298,7 +318,7 @@ def advance(repo: Repository, to: CommitId | None) -> None:
     if to is not None:
         obstacles.refuse_planted(repo, to)
         checkout.refuse_unsaved(repo, to)
-        Git(repo.history, repo.around.variables).fast_forward(to)
+        _fast_forward(repo, to)
     branch = repo.history.head_branch()
     if branch is not None and repo.history.tip(HEADS + branch) is not None:
         checkout.execute(repo, checkout.plan_checkout(repo, branch))

@@ -319,9 +319,6 @@ def naive(root: Path, relative: str) -> None:
 
 
 SWAPPED = [("checkpoints", "model"), (".", "checkpoints"), ("checkpoints/model", "model")]
-INSIDE = [one for one in SWAPPED if one[0] != "."]
-"""What git itself writes in `checkpoints`, libgit2 writes, by path; below the artifact it writes nothing."""
-
 ROUNDS = [pytest.param(SECONDS, id="short"), pytest.param(60.0, id="long", marks=pytest.mark.long)]
 
 
@@ -349,7 +346,7 @@ def test_a_folder_of_the_artifact_that_is_exchanged_with_a_link_while_it_is_writ
 
 
 @pytest.mark.parametrize("seconds", ROUNDS)
-@pytest.mark.parametrize(("folder", "name"), INSIDE)
+@pytest.mark.parametrize(("folder", "name"), SWAPPED)
 def test_a_folder_of_the_artifact_that_is_exchanged_with_a_link_while_it_is_checked_out(
     here: Place, outside: Path, folder: str, name: str, seconds: float
 ):
@@ -358,11 +355,39 @@ def test_a_folder_of_the_artifact_that_is_exchanged_with_a_link_while_it_is_chec
     with here.world.repo() as repo:
         revisions = itertools.cycle(["main~1", "main"])
         with racing(root / folder / name, root / ".link", outside / "model"):
-            count, _, escaped = tries(lambda: repo.checkout(next(revisions)), outside, seconds)
+            count, done, escaped = tries(lambda: repo.checkout(next(revisions)), outside, seconds)
 
+    print(f"{name} in {folder}: {count} tries, {done} went through, {escaped} wrote outside")
     assert count > 20
     assert escaped == 0, f"{escaped} of {count} tries wrote outside"
     assert {path: data for path, (_, data) in picture(outside).items()} == {p: data for p, (_, data) in kept.items()}
+
+
+@pytest.mark.parametrize("seconds", ROUNDS)
+def test_the_folder_of_checkpoints_that_is_exchanged_with_a_link_while_a_branch_goes_on(
+    here: Place, outside: Path, seconds: float
+):
+    """The part of `pull` that writes into the worktree, again and again from the commit before."""
+    root = here.world.root
+    old, new = here.world.git("rev-parse", "main~1", "main").split()
+    with here.world.repo() as repo:
+        history = repo._repo.history
+
+        def go_on() -> None:
+            while history.head() != old:
+                with contextlib.suppress(CkptvcsError, OSError):
+                    repo.checkout(old)
+            history.repo.references.create("refs/heads/behind", old, force=True)
+            history.repo.set_head("refs/heads/behind")
+            fetch.advance(repo._repo, new)
+
+        with racing(root / "checkpoints", root / ".link", outside):
+            told = [tries(go_on, outside, 2 * seconds)]
+            while not any(done for _, done, _ in told) and len(told) < 10:  # a racer that is quick lets few through
+                told.append(tries(go_on, outside, 2 * seconds))
+
+    assert any(done for _, done, _ in told), f"it never got through: {told}"
+    assert not any(escaped for *_, escaped in told), f"something was written outside: {told}"
 
 
 @pytest.mark.parametrize("seconds", ROUNDS)

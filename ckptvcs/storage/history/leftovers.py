@@ -15,7 +15,7 @@ from ckptvcs.storage.history import staging, worktree
 from ckptvcs.storage.history.repository import git_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ckptvcs.storage.history.repository import CommitId, History
 
@@ -23,13 +23,14 @@ _MAX_BYTES: Final = 64 << 20
 """Larger files are not compared; git is a bad place for them anyway."""
 
 
-def put_back(history: History, target: CommitId, paths: Iterable[str]) -> bool:
+def put_back(history: History, target: CommitId, paths: Iterable[str], *, ours: Callable[[str], bool]) -> bool:
     """Put files that stand in the way of a checkout back to where they were, if a checkout cut them short.
 
     Args:
         history: the repository.
         target: the commit that is to be checked out.
         paths: what stands in the way, relative to the worktree.
+        ours: whether a path is that of a file of ours, which is written without following a link.
 
     Returns:
         Whether all of them were put back; nothing is touched if one of them holds work of the user.
@@ -38,10 +39,14 @@ def put_back(history: History, target: CommitId, paths: Iterable[str]) -> bool:
     if not all(_is_beginning(history, target, path) for path in cut) or worktree.staged_alone(history, target):
         return False
     with git_errors("put back files of an interrupted checkout"):
-        tracked = [path for path in cut if path in history.repo.index]
-        if tracked:
+        index = history.repo.index
+        tracked = [path for path in cut if path in index]
+        others = [path for path in tracked if not ours(path)]
+        if others:
             with staging.keeping_time(history):
-                history.repo.checkout_index(strategy=CheckoutStrategy.FORCE, paths=tracked)  # type: ignore[no-untyped-call]
+                history.repo.checkout_index(strategy=CheckoutStrategy.FORCE, paths=others)  # type: ignore[no-untyped-call]
+        for path in set(tracked) - set(others):
+            worktree.write(history, path, history.repo[index[path].id].data)  # type: ignore[attr-defined]
     with files.open_folder(history.root) as root:
         for path in set(cut) - set(tracked):
             folder, _, name = path.rpartition("/")

@@ -153,15 +153,6 @@ class Git:
         Raises:
             Refused: the commit is not ahead of it, or changes of the user would be overwritten.
         """
-        head = self._history.head()
-        if head is not None and not self._history.is_ancestor(head, to):
-            branch = printable(self._history.head_branch() or "HEAD")
-            raise Refused(
-                "cannot fast-forward",
-                why="both sides have commits of their own",
-                next_step=f"keep yours under another name with 'git branch -m {branch} {branch}-2' and check theirs out, "
-                "or bring them together with 'git merge' or 'git rebase'",
-            )
         done = self._run("merge", "--ff-only", "--no-overwrite-ignore", "--quiet", to)
         if done.returncode:
             raise Refused(

@@ -6,6 +6,7 @@ is refused as a whole.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -122,11 +123,11 @@ def follow(history: History, paths: Mapping[str, bytes], *, ignore_file: str, en
 
     staging.update(history, change)
     for path, data in paths.items():
-        _write(history, path, data)
+        write(history, path, data)
     there = history.root / ignore_file
     text = there.read_text(encoding="utf-8", errors="surrogateescape") if there.is_file() else ""
     if entry(text) != text:
-        _write(history, ignore_file, entry(text).encode("utf-8", "surrogateescape"))
+        write(history, ignore_file, entry(text).encode("utf-8", "surrogateescape"))
 
 
 def stage(history: History, paths: Mapping[str, bytes]) -> None:
@@ -168,7 +169,8 @@ def _staged_text(repo: pygit2.Repository, index: Any, path: str) -> str:
         return ""
 
 
-def _write(history: History, path: str, data: bytes) -> None:
+def write(history: History, path: str, data: bytes) -> None:
+    """Write a file of ours as a whole, without following a link."""
     folder, _, name = path.rpartition("/")
     with files.open_folder(history.root) as root, files.open_beneath(root, folder, make=True) as inner:
         files.remove_temporaries(inner)
@@ -213,8 +215,16 @@ def refuse_unless_plain(history: History, commit: CommitId) -> None:
         )
 
 
-def update_files(history: History, commit: CommitId) -> None:
+def update_files(history: History, commit: CommitId, *, ours: Callable[[str], bool]) -> None:
     """Make index and worktree those of a commit, as `git checkout` does; HEAD stays.
+
+    libgit2 writes by path, and would follow a folder that is exchanged with a link meanwhile. So it looks at all files, and
+    writes those of others; ours are written below folders that were entered without following a link.
+
+    Args:
+        history: the repository.
+        commit: the commit.
+        ours: whether a path, from the root of the worktree, is that of a file of ours.
 
     Raises:
         Unsaved: uncommitted changes would be overwritten; nothing was changed.
@@ -225,12 +235,15 @@ def update_files(history: History, commit: CommitId) -> None:
     lost = staged_alone(history, commit)
     if lost:
         raise _in_the_way(commit, lost)
+    mine, others = _changed(history, commit, ours)
     conflicts = _Conflicts()
 
     def attempt() -> None:
         tree = history.repo[commit]
         with staging.keeping_time(history):
-            history.repo.checkout_tree(tree, strategy=CheckoutStrategy.SAFE, callbacks=conflicts)  # type: ignore[no-untyped-call]
+            _checkout(history, tree, CheckoutStrategy.DRY_RUN, callbacks=conflicts)
+            if others:
+                _checkout(history, tree, CheckoutStrategy.DISABLE_PATHSPEC_MATCH, paths=others, callbacks=conflicts)
 
     try:
         staging.patiently(doing, attempt)
@@ -239,6 +252,61 @@ def update_files(history: History, commit: CommitId) -> None:
             with git_errors(doing):
                 raise
         raise _in_the_way(commit, conflicts.paths) from err
+    if mine:
+        _update_ours(history, mine)
+
+
+def _checkout(history: History, tree: Any, strategy: CheckoutStrategy, **options: Any) -> None:
+    history.repo.checkout_tree(tree, strategy=CheckoutStrategy.SAFE | strategy, **options)  # type: ignore[no-untyped-call]
+
+
+def _changed(
+    history: History, commit: CommitId, ours: Callable[[str], bool]
+) -> tuple[dict[str, pygit2.Oid | None], list[str]]:
+    """What differs between HEAD and a commit: plain files of ours, and what each becomes; and the paths of all others."""
+    mine: dict[str, pygit2.Oid | None] = {}
+    others: list[str] = []
+    with git_errors(f"compare HEAD with {commit[:10]}"):
+        head, tree = history.head(), history.repo[commit].peel(ObjectType.TREE)
+        diff = history.repo[head].peel(ObjectType.TREE).diff_to_tree(tree) if head else tree.diff_to_tree(swap=True)
+        for delta in diff.deltas:
+            new, old = delta.new_file, delta.old_file
+            if ours(new.path) and {new.mode, old.mode} <= {FileMode.BLOB, FileMode.UNREADABLE}:
+                mine[new.path] = new.id if new.mode == FileMode.BLOB else None
+            else:
+                others.append(new.path)
+    return mine, others
+
+
+def _update_ours(history: History, paths: Mapping[str, pygit2.Oid | None]) -> None:
+    """Make plain files of ours, and their entries in the index, what they are in a commit; None is no file."""
+    for path, blob in paths.items():
+        if blob is not None:
+            write(history, path, history.repo[blob].data)  # type: ignore[attr-defined]
+        else:
+            _remove(history, path)
+
+    def change(index: Any) -> None:
+        for path, blob in paths.items():
+            if blob is not None:
+                _stage(index, path, blob)
+            elif path in index:
+                index.remove(path)
+
+    staging.update(history, change)
+
+
+def _remove(history: History, path: str) -> None:
+    """Remove a file, and the folders that are empty without it, without following a link."""
+    folder, _, name = path.rpartition("/")
+    with contextlib.suppress(FileNotFoundError, OSError), files.open_folder(history.root) as root:
+        with files.open_beneath(root, folder) as inner:
+            os.unlink(name, dir_fd=inner)
+        while folder:
+            above, _, last = folder.rpartition("/")
+            with files.open_beneath(root, above) as outer:
+                os.rmdir(last, dir_fd=outer)
+            folder = above
 
 
 def staged_alone(history: History, commit: CommitId) -> list[str]:

@@ -321,8 +321,11 @@ def target(ground: Path, ask) -> CommitId:
     return CommitId(ask("rev-parse", "target"))
 
 
-def test_files_and_index_become_those_of_the_commit(ground: Path, ask, target: CommitId, tmp_path: Path, git, snapshot):
-    worktree.update_files(History.discover(ground), target)
+@pytest.mark.parametrize("ours", ["", "dir/", "no such folder/"], ids=["all", "some", "none"])
+def test_files_and_index_become_those_of_the_commit(
+    ground: Path, ask, target: CommitId, tmp_path: Path, git, snapshot, ours: str
+):
+    worktree.update_files(History.discover(ground), target, ours=lambda path: path.startswith(ours))
 
     git("clone", "-q", "-b", "target", str(ground), str(tmp_path / "clone"))
     files = [{p: w for p, w in snapshot(f).items() if ".git" not in p} for f in (ground, tmp_path / "clone")]
@@ -369,7 +372,7 @@ def test_work_in_the_way_is_refused_as_a_whole_as_git_does(
     assert git.returncode != 0, "git lets it pass: then there is nothing to refuse"
 
     with pytest.raises(Unsaved) as caught:
-        worktree.update_files(History.discover(ground), target)
+        worktree.update_files(History.discover(ground), target, ours=lambda path: path.startswith("ours/"))
 
     assert caught.value.facts["paths"]
     assert everything(ground, snapshot) == before
@@ -402,10 +405,10 @@ def test_work_beside_the_way_ends_as_git_would_have_left_it(
 
     if git.returncode:
         with pytest.raises(Unsaved):
-            worktree.update_files(History.discover(ground), target)
+            worktree.update_files(History.discover(ground), target, ours=lambda path: path.startswith("ours/"))
         return
     history = History.discover(ground)
-    worktree.update_files(history, target)
+    worktree.update_files(history, target, ours=lambda path: path.startswith("ours/"))
     worktree.set_head(history, target, branch=None)
 
     assert everything(ground, snapshot) == everything(theirs, snapshot)
@@ -414,7 +417,7 @@ def test_work_beside_the_way_ends_as_git_would_have_left_it(
 def test_work_that_is_what_the_commit_holds_is_no_obstacle(ground: Path, ask, target: CommitId):
     text("dir/b.txt", "b2\n")(ground)
 
-    worktree.update_files(History.discover(ground), target)
+    worktree.update_files(History.discover(ground), target, ours=lambda path: path.startswith("ours/"))
 
     assert ask("diff", "target") == ask("diff", "--cached", "target") == ""
 
@@ -424,7 +427,7 @@ def test_a_locked_index_leaves_every_file(ground: Path, target: CommitId, snapsh
     (ground / ".git/index.lock").touch()
 
     with pytest.raises((LockHeld, StorageError)):
-        worktree.update_files(History.discover(ground), target)
+        worktree.update_files(History.discover(ground), target, ours=lambda path: path.startswith("ours/"))
 
     (ground / ".git/index.lock").unlink()
     assert everything(ground, snapshot) == before
@@ -440,7 +443,7 @@ def test_a_lock_that_git_holds_for_a_moment_is_waited_for_before_files_are_writt
     timer.start()
 
     try:
-        worktree.update_files(History.discover(ground), target)
+        worktree.update_files(History.discover(ground), target, ours=lambda path: path.startswith("ours/"))
     finally:
         timer.join()
 
