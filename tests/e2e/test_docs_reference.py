@@ -146,9 +146,16 @@ def test_the_environment_of_the_page_is_what_the_code_reads():
     said = set(re.findall(r"[A-Z]+_[A-Z_]+", " ".join(name for name, _ in reference.ENVIRONMENT)))
     read = set()
     for module in (ROOT / "ckptvcs").rglob("*.py"):
-        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("self.variables.get", "os.environ.get"):
-                read.add(ast.literal_eval(node.args[0]))
+        tree = ast.parse(module.read_text(encoding="utf-8"))
+        constants = {
+            node.target.id: node.value
+            for node in tree.body
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("variables.get", "os.environ.get")):
+                name = node.args[0]
+                read.add(ast.literal_eval(constants[name.id] if isinstance(name, ast.Name) else name))
 
     assert read == said
 
