@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import re
 import signal
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
 
 from ckptvcs.domain.checkpoint import DEFAULT_TRACK, check_track
-from ckptvcs.domain.revisions import Mode, mode_of
+from ckptvcs.domain.policy_values import (
+    STRICT,
+    BadValue,
+    check_at_least,
+    check_monitor,
+    check_positive,
+    described,
+    direction_of,
+)
+from ckptvcs.domain.revisions import Mode  # noqa: TC001 - pydantic looks types up when it runs
 from ckptvcs.errors import CkptvcsError
 from ckptvcs.paths import check_path
 
@@ -27,48 +35,31 @@ def is_remote_name(name: str) -> bool:
     return _REMOTE.fullmatch(name) is not None
 
 
-_STRICT: Final = {"extra": "forbid", "strict": True}
-"""For pydantic: no unknown key, no string where a number belongs."""
-
-
-class BadValue(ValueError):
-    """A value that types allow and we cannot use; `key` is where it stands in its section."""
-
-    def __init__(self, key: str, why: str) -> None:
-        super().__init__(why)
-        self.key = key
-
-
-def _described(text: str, *, short: tuple[tuple[bool | str, dict[str, Any] | str | None], ...] = ()) -> dict[str, Any]:
-    """What the reference says of a key, and which words are short for which of its values."""
-    return {"description": text, "short": short}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Best:
     """What `BRANCH@best` means where no metric is named."""
 
-    __pydantic_config__: ClassVar[Any] = _STRICT
+    __pydantic_config__: ClassVar[Any] = STRICT
 
-    monitor: str = field(metadata=_described("the metric to compare"))
-    mode: Literal["min", "max"] = field(metadata=_described("whether less or more of it is better"))
+    monitor: str = field(metadata=described("the metric to compare"))
+    mode: Literal["min", "max"] = field(metadata=described("whether less or more of it is better"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkout:
     """How files are put into the workspace."""
 
-    __pydantic_config__: ClassVar[Any] = _STRICT
+    __pydantic_config__: ClassVar[Any] = STRICT
 
     link: Literal["auto", "reflink", "hardlink", "copy"] = field(
         default="auto",
-        metadata=_described(
+        metadata=described(
             "`auto`: reflink, else hard link (never as root), else copy; any other: only that, and a copy where it fails"
         ),
     )
     on_commit: bool = field(
         default=True,
-        metadata=_described("whether a commit to the branch that is checked out puts its artifact into the workspace"),
+        metadata=described("whether a commit to the branch that is checked out puts its artifact into the workspace"),
     )
 
 
@@ -76,16 +67,16 @@ class Checkout:
 class Hooks:
     """What the git hooks do that `ckpt hooks install` brings."""
 
-    __pydantic_config__: ClassVar[Any] = _STRICT
+    __pydantic_config__: ClassVar[Any] = STRICT
 
     materialise: Literal["auto", "tell"] = field(
         default="auto",
-        metadata=_described(
+        metadata=described(
             "after git moved HEAD: `auto` puts the checkpoint that is there into the workspace, `tell` only says that it differs"
         ),
     )
     max_mib: int = field(
-        default=10, metadata=_described("MiB that a raw checkpoint may have to enter git; larger ones are refused")
+        default=10, metadata=described("MiB that a raw checkpoint may have to enter git; larger ones are refused")
     )
 
     def __post_init__(self) -> None:
@@ -94,17 +85,17 @@ class Hooks:
         Raises:
             BadValue: a value cannot be used.
         """
-        _check_at_least("max_mib", self.max_mib, 0)
+        check_at_least("max_mib", self.max_mib, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemotePolicy:
     """What a remote is for."""
 
-    __pydantic_config__: ClassVar[Any] = _STRICT
+    __pydantic_config__: ClassVar[Any] = STRICT
 
     tier: Literal["warm", "cold"] = field(
-        default="warm", metadata=_described("`warm`: `push` and `pull` use it; `cold`: it is for the archive alone")
+        default="warm", metadata=described("`warm`: `push` and `pull` use it; `cold`: it is for the archive alone")
     )
 
 
@@ -112,14 +103,14 @@ class RemotePolicy:
 class Improvement:
     """A save whenever a metric is better than at any save before."""
 
-    __pydantic_config__: ClassVar[Any] = _STRICT
+    __pydantic_config__: ClassVar[Any] = STRICT
 
-    monitor: str = field(metadata=_described("the metric"))
+    monitor: str = field(metadata=described("the metric"))
     mode: Literal["min", "max"] | None = field(
-        default=None, metadata=_described("whether less or more of it is better, where its name does not tell")
+        default=None, metadata=described("whether less or more of it is better, where its name does not tell")
     )
-    min_delta: float = field(default=0.0, metadata=_described("by how much it has to be better, more than that"))
-    min_interval: int = field(default=0, metadata=_described("steps between two improvements that are saved, at least"))
+    min_delta: float = field(default=0.0, metadata=described("by how much it has to be better, more than that"))
+    min_interval: int = field(default=0, metadata=described("steps between two improvements that are saved, at least"))
 
     def __post_init__(self) -> None:
         """Check what types cannot say.
@@ -127,30 +118,30 @@ class Improvement:
         Raises:
             BadValue: a value cannot be used.
         """
-        _check_monitor(self.monitor, self.mode)
-        _check_at_least("min_delta", self.min_delta, 0)
-        _check_at_least("min_interval", self.min_interval, 0)
+        check_monitor(self.monitor, self.mode)
+        check_at_least("min_delta", self.min_delta, 0)
+        check_at_least("min_interval", self.min_interval, 0)
 
     @property
     def direction(self) -> Mode:
         """`mode`, else what the name of the metric tells."""
-        return _direction(self.monitor, self.mode)
+        return direction_of(self.monitor, self.mode)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plateau:
     """One save when a metric has stopped getting better."""
 
-    __pydantic_config__: ClassVar[Any] = _STRICT
+    __pydantic_config__: ClassVar[Any] = STRICT
 
-    monitor: str = field(metadata=_described("the metric"))
+    monitor: str = field(metadata=described("the metric"))
     mode: Literal["min", "max"] | None = field(
-        default=None, metadata=_described("whether less or more of it is better, where its name does not tell")
+        default=None, metadata=described("whether less or more of it is better, where its name does not tell")
     )
     patience: int = field(
-        default=10, metadata=_described("so many observations of it in a row, none better than the best, are a plateau")
+        default=10, metadata=described("so many observations of it in a row, none better than the best, are a plateau")
     )
-    min_delta: float = field(default=0.0, metadata=_described("by how much it has to be better, more than that"))
+    min_delta: float = field(default=0.0, metadata=described("by how much it has to be better, more than that"))
 
     def __post_init__(self) -> None:
         """Check what types cannot say.
@@ -158,26 +149,24 @@ class Plateau:
         Raises:
             BadValue: a value cannot be used.
         """
-        _check_monitor(self.monitor, self.mode)
-        _check_at_least("patience", self.patience, 1)
-        _check_at_least("min_delta", self.min_delta, 0)
+        check_monitor(self.monitor, self.mode)
+        check_at_least("patience", self.patience, 1)
+        check_at_least("min_delta", self.min_delta, 0)
 
     @property
     def direction(self) -> Mode:
         """`mode`, else what the name of the metric tells."""
-        return _direction(self.monitor, self.mode)
+        return direction_of(self.monitor, self.mode)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preemption:
     """A save when the machine is about to be taken away."""
 
-    __pydantic_config__: ClassVar[Any] = _STRICT
+    __pydantic_config__: ClassVar[Any] = STRICT
 
-    signals: tuple[str, ...] = field(
-        default=("SIGTERM", "SIGUSR1"), metadata=_described("the signals that announce it")
-    )
-    grace_s: float = field(default=30.0, metadata=_described("seconds from the signal to the end of the process"))
+    signals: tuple[str, ...] = field(default=("SIGTERM", "SIGUSR1"), metadata=described("the signals that announce it"))
+    grace_s: float = field(default=30.0, metadata=described("seconds from the signal to the end of the process"))
 
     def __post_init__(self) -> None:
         """Check what types cannot say.
@@ -188,20 +177,20 @@ class Preemption:
         for name in self.signals:
             if name not in signal.Signals.__members__ or name in ("SIGKILL", "SIGSTOP"):
                 raise BadValue("signals", f"'{name}' is no signal that a process can handle, such as SIGTERM")
-        _check_positive("grace_s", self.grace_s)
+        check_positive("grace_s", self.grace_s)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
     """Saves as often as their cost and the failures of the machine make best."""
 
-    __pydantic_config__: ClassVar[Any] = _STRICT
+    __pydantic_config__: ClassVar[Any] = STRICT
 
     overhead: float = field(
-        default=0.035, metadata=_described("the part of the training time that saves may cost, at most")
+        default=0.035, metadata=described("the part of the training time that saves may cost, at most")
     )
     mtbf_s: float | None = field(
-        default=None, metadata=_described("mean seconds between failures; observed where it is not stated")
+        default=None, metadata=described("mean seconds between failures; observed where it is not stated")
     )
 
     def __post_init__(self) -> None:
@@ -210,55 +199,55 @@ class Interval:
         Raises:
             BadValue: a value cannot be used.
         """
-        _check_positive("overhead", self.overhead)
+        check_positive("overhead", self.overhead)
         if self.overhead > 1:
             raise BadValue("overhead", f"it is a part of the training time, at most 1, not {self.overhead}")
-        _check_positive("mtbf_s", self.mtbf_s)
+        check_positive("mtbf_s", self.mtbf_s)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Save:
     """When training saves. Rules add to each other: a save is taken when at least one asks for it."""
 
-    __pydantic_config__: ClassVar[Any] = _STRICT
+    __pydantic_config__: ClassVar[Any] = STRICT
 
     every_n_steps: int | None = field(
-        default=None, metadata=_described("at each multiple of so many steps; step 0 is none")
+        default=None, metadata=described("at each multiple of so many steps; step 0 is none")
     )
-    every_n_epochs: int | None = field(default=None, metadata=_described("whenever so many epochs more are completed"))
+    every_n_epochs: int | None = field(default=None, metadata=described("whenever so many epochs more are completed"))
     every_n_seconds: float | None = field(
-        default=None, metadata=_described("when the last save, or the start, is so many seconds ago")
+        default=None, metadata=described("when the last save, or the start, is so many seconds ago")
     )
     on_improvement: Improvement | None = field(
-        default=None, metadata=_described("when a metric is better than at any save before")
+        default=None, metadata=described("when a metric is better than at any save before")
     )
     on_plateau: Plateau | None = field(
-        default=None, metadata=_described("once, when a metric has stopped getting better")
+        default=None, metadata=described("once, when a metric has stopped getting better")
     )
     on_event: tuple[str, ...] = field(
-        default=(), metadata=_described("when the training loop tells of one of these events")
+        default=(), metadata=described("when the training loop tells of one of these events")
     )
     on_preemption: Preemption | None = field(
         default=None,
-        metadata=_described(
+        metadata=described(
             "when the machine is about to be taken away; `true` is short for the defaults",
             short=((True, {}), (False, None)),
         ),
     )
-    on_exception: bool = field(default=False, metadata=_described("when the training loop ends with an exception"))
-    on_exit: bool = field(default=False, metadata=_described("when the training loop ends"))
+    on_exception: bool = field(default=False, metadata=described("when the training loop ends with an exception"))
+    on_exit: bool = field(default=False, metadata=described("when the training loop ends"))
     interval: Interval | None = field(
         default=None,
-        metadata=_described(
+        metadata=described(
             "as often as the cost of saves and the time between failures make best; `auto` is short for the defaults",
             short=(("auto", {}),),
         ),
     )
     when_busy: Literal["wait", "skip"] = field(
-        default="wait", metadata=_described("what a save does while the one before is still under way")
+        default="wait", metadata=described("what a save does while the one before is still under way")
     )
     grade: Literal["exact", "approximate", "weights-only"] | None = field(
-        default=None, metadata=_described("the least grade that a checkpoint of the training loop must have")
+        default=None, metadata=described("the least grade that a checkpoint of the training loop must have")
     )
 
     def __post_init__(self) -> None:
@@ -268,7 +257,7 @@ class Save:
             BadValue: a value cannot be used.
         """
         for key in ("every_n_steps", "every_n_epochs", "every_n_seconds"):
-            _check_positive(key, getattr(self, key))
+            check_positive(key, getattr(self, key))
         for name in self.on_event:
             if not _EVENT.fullmatch(name):
                 raise BadValue("on_event", f"'{name}' cannot be an event: {_EVENT_RULE}")
@@ -278,45 +267,22 @@ _EVENT: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII | re.IGNORECAS
 _EVENT_RULE: Final = "at most 64 letters, digits, '.', '_', '-', a letter or digit first"
 
 
-def _check_positive(key: str, value: float | None) -> None:
-    if value is not None and not (value > 0 and math.isfinite(value)):
-        raise BadValue(key, f"it has to be more than 0, not {value}")
-
-
-def _check_at_least(key: str, value: float, least: int) -> None:
-    if not (value >= least and math.isfinite(value)):
-        raise BadValue(key, f"it has to be at least {least}, not {value}")
-
-
-def _check_monitor(monitor: str, mode: Mode | None) -> None:
-    if not monitor:
-        raise BadValue("monitor", "the name of a metric cannot be empty")
-    if mode is None and mode_of(monitor) is None:
-        raise BadValue("mode", f"the name '{monitor}' does not tell whether less or more is better: say min or max")
-
-
-def _direction(monitor: str, mode: Mode | None) -> Mode:
-    direction = mode or mode_of(monitor)
-    assert direction is not None  # checked when the value was made
-    return direction
-
-
 @dataclass(frozen=True, kw_only=True)
 class Audit:
     """What the ledger is told of checkpoints that are given out."""
 
-    __pydantic_config__: ClassVar[Any] = _STRICT
+    __pydantic_config__: ClassVar[Any] = STRICT
 
     restores: Literal["record", "require", "off"] = field(
         default="record",
-        metadata=_described(
+        metadata=described(
             "whether `checkout`, `restore` and `export` are written down: `record` as far as it is possible, `require`: "
             "without it nothing is given out, `off` not at all",
             short=((False, "off"),),  # what YAML takes `off` for
         ),
     )
     loads: bool = field(
-        default=False, metadata=_described("whether `ckptvcs.load` is written down too; it may be called in a loop")
+        default=False, metadata=described("whether `ckptvcs.load` is written down too; it may be called in a loop")
     )
 
 
@@ -324,33 +290,33 @@ class Audit:
 class Config:
     """Policy and configuration of one repository."""
 
-    __pydantic_config__: ClassVar[Any] = _STRICT
+    __pydantic_config__: ClassVar[Any] = STRICT
 
-    version: Literal[1] = field(default=1, metadata=_described("of this schema"))
+    version: Literal[1] = field(default=1, metadata=described("of this schema"))
     directory: str = field(
-        default="checkpoints", metadata=_described("folder of pointers, manifests and artifacts, below the DVC root")
+        default="checkpoints", metadata=described("folder of pointers, manifests and artifacts, below the DVC root")
     )
-    track: str = field(default=DEFAULT_TRACK, metadata=_described("the track that is meant where none is named"))
+    track: str = field(default=DEFAULT_TRACK, metadata=described("the track that is meant where none is named"))
     remote: str | None = field(
-        default=None, metadata=_described("DVC remote for checkpoints; its name is written into each pointer")
+        default=None, metadata=described("DVC remote for checkpoints; its name is written into each pointer")
     )
     remotes: dict[str, RemotePolicy] = field(
         default_factory=dict,
-        metadata=_described("what remotes are for, by their names; a remote that is not here is warm"),
+        metadata=described("what remotes are for, by their names; a remote that is not here is warm"),
     )
     replicas: int = field(
         default=1,
-        metadata=_described("so many warm remotes have the objects of a checkpoint before `push` moves a ref"),
+        metadata=described("so many warm remotes have the objects of a checkpoint before `push` moves a ref"),
     )
-    best: Best | None = field(default=None, metadata=_described("what `@best` compares"))
-    checkout: Checkout = field(default_factory=Checkout, metadata=_described("how files are put into the workspace"))
+    best: Best | None = field(default=None, metadata=described("what `@best` compares"))
+    checkout: Checkout = field(default_factory=Checkout, metadata=described("how files are put into the workspace"))
     audit: Audit = field(
-        default_factory=Audit, metadata=_described("what the ledger is told of checkpoints that are given out")
+        default_factory=Audit, metadata=described("what the ledger is told of checkpoints that are given out")
     )
-    hooks: Hooks = field(default_factory=Hooks, metadata=_described("what git hooks do"))
+    hooks: Hooks = field(default_factory=Hooks, metadata=described("what git hooks do"))
     save: Save | None = field(
         default=None,
-        metadata=_described(
+        metadata=described(
             "when training saves; without it: as often as costs 3.5 % of the time, when the process is told to end, and "
             "at the end"
         ),

@@ -10,7 +10,8 @@ from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from ckptvcs.domain.policy import BadValue, Config, Save
+from ckptvcs.domain.policy import Config, Save
+from ckptvcs.domain.policy_values import BadValue
 
 T = TypeVar("T", Config, Save)
 

@@ -13,6 +13,12 @@ _SPAN: Final = re.compile(r"(\d{1,6})(min|h|d|w)\Z")
 _UNITS: Final = {"min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
+def span(text: str) -> timedelta | None:
+    """How long `30min`, `12h`, `7d` or `2w` are; None for anything else."""
+    found = _SPAN.match(text)
+    return timedelta(**{_UNITS[found[2]]: int(found[1])}) if found is not None else None
+
+
 def moment(text: str, now: datetime, *, ahead: bool) -> datetime:
     """The moment that a text means.
 
@@ -25,10 +31,8 @@ def moment(text: str, now: datetime, *, ahead: bool) -> datetime:
     Raises:
         UsageError: it means nothing.
     """
-    span = _SPAN.match(text)
     try:
-        if span is not None:
-            length = timedelta(**{_UNITS[span[2]]: int(span[1])})
+        if (length := span(text)) is not None:
             return now + length if ahead else now - length
         found = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except (ValueError, OverflowError) as err:

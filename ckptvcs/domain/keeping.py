@@ -1,0 +1,136 @@
+"""What `retain` of `ckpt.yaml` says, as values: which checkpoints are kept. What follows from it is `retention`'s business."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, ClassVar, Literal
+
+from ckptvcs.domain.policy_values import (
+    STRICT,
+    BadValue,
+    check_at_least,
+    check_monitor,
+    check_positive,
+    described,
+    direction_of,
+)
+from ckptvcs.domain.revisions import Mode  # noqa: TC001 - pydantic looks types up when it runs
+from ckptvcs.domain.when import span
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepBest:
+    """Those whose metric is best."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    monitor: str = field(metadata=described("the metric"))
+    mode: Literal["min", "max"] | None = field(
+        default=None, metadata=described("whether less or more of it is better, where its name does not tell")
+    )
+    n: int = field(default=1, metadata=described("how many"))
+
+    def __post_init__(self) -> None:
+        """Check what types cannot say.
+
+        Raises:
+            BadValue: a value cannot be used.
+        """
+        check_monitor(self.monitor, self.mode)
+        check_at_least("n", self.n, 1)
+
+    @property
+    def direction(self) -> Mode:
+        """`mode`, else what the name of the metric tells."""
+        return direction_of(self.monitor, self.mode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keep:
+    """Rules for some branches and tracks. They add to each other: a checkpoint is kept that at least one of them keeps."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    branches: tuple[str, ...] = field(
+        default=("*",), metadata=described("patterns of branches, such as `main` or `exp/*`; a `*` stands for any text")
+    )
+    tracks: tuple[str, ...] = field(default=("*",), metadata=described("patterns of tracks"))
+    keep_last: int | None = field(default=None, metadata=described("the newest so many"))
+    keep_best: KeepBest | None = field(default=None, metadata=described("those whose metric is best"))
+    keep_every_n_steps: int | None = field(default=None, metadata=described("those at multiples of so many steps"))
+    keep_every: str | None = field(
+        default=None, metadata=described("the first of each such span of time, such as `1h`, `1d` or `1w`, in UTC")
+    )
+    keep_within: str | None = field(default=None, metadata=described("those that are younger than that"))
+    components: tuple[str, ...] = field(
+        default=(), metadata=described("keep these components alone, by name or role; all of them, if none is named")
+    )
+    ttl: str | None = field(
+        default=None, metadata=described("these rules keep nothing that is older than that; others may")
+    )
+
+    def __post_init__(self) -> None:
+        """Check what types cannot say.
+
+        Raises:
+            BadValue: a value cannot be used.
+        """
+        if not any((self.keep_last, self.keep_best, self.keep_every_n_steps, self.keep_every, self.keep_within)):
+            raise BadValue("keep_last", "there is no rule: say keep_last, keep_best, keep_every... or keep_within")
+        check_positive("keep_last", self.keep_last)
+        check_positive("keep_every_n_steps", self.keep_every_n_steps)
+        for key in ("keep_every", "keep_within", "ttl"):
+            _check_span(key, getattr(self, key))
+        for key in ("branches", "tracks"):
+            if not all(getattr(self, key)) or not getattr(self, key):
+                raise BadValue(key, "a pattern cannot be empty; '*' means all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retain:
+    """What is kept. Without it, everything is."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    keep: tuple[Keep, ...] = field(
+        metadata=described("rules, each for some branches and tracks; what one keeps is kept")
+    )
+    grace: str = field(
+        default="7d", metadata=described("how long what nothing keeps any more is there before it is removed")
+    )
+    eval_deadline: str | None = field(
+        default=None,
+        metadata=described(
+            "how long a checkpoint is kept in any case while a metric that rules compare is not known of it"
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        """Check what types cannot say.
+
+        Raises:
+            BadValue: a value cannot be used.
+        """
+        if not self.keep:
+            raise BadValue("keep", "there is no rule; leave 'retain' out to keep everything")
+        for key in ("grace", "eval_deadline"):
+            _check_span(key, getattr(self, key))
+
+
+def seconds(text: str) -> float:
+    """How long a span of a policy is, which was checked."""
+    found = span(text)
+    assert found is not None
+    return found.total_seconds()
+
+
+def _check_span(key: str, text: str | None) -> None:
+    if text is None:
+        return
+    try:
+        found = span(text)
+    except OverflowError:
+        found = None
+    if found is None or found <= timedelta(0):
+        raise BadValue(key, f"'{text}' is no span of time: write 30min, 12h, 7d or 2w")
