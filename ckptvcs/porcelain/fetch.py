@@ -263,9 +263,8 @@ def _fetch_from(
             wrong = err.facts.get("object")
             problem = problem or err
             bad.update([wrong] if wrong else [ref.name for ref in todo])
-        is_whole = (
-            repo.objects.is_sound if problem is None else repo.objects.is_healthy
-        )  # what came was read as it came
+        # What came was read as it came; where something went wrong, the rest is read again.
+        is_whole = repo.objects.is_sound if problem is None else repo.objects.is_healthy
         left = [ref for ref in left if ref.name in bad or not is_whole(ref)]
         if problem is None:
             break

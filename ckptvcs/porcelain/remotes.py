@@ -186,8 +186,8 @@ def plan_add(repo: Repository, name: str, url: str, *, default: bool = False, ti
     return AddPlan(name=name, url=url, default=default or (tier == "warm" and not others), tier=tier)
 
 
-_SCHEMES: Final = {
-    *(
+_SCHEMES: Final = frozenset(
+    (
         "",
         "file",
         "remote",
@@ -204,7 +204,7 @@ _SCHEMES: Final = {
         "webdavs",
         "gdrive",
     )
-}
+)
 """That DVC's configuration may have."""
 
 

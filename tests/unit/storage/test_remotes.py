@@ -48,6 +48,7 @@ def refs(here: LocalStore) -> list[ObjectRef]:
 def fs() -> MemoryFileSystem:
     found = MemoryFileSystem(skip_instance_cache=True)
     found.store.clear()
+    found.pseudo_dirs[:] = [""]  # the store of all tests, as its files are
     return found
 
 
@@ -250,3 +251,20 @@ def test_what_is_something_else_is_replaced_and_kept_aside(
     aside = [path for path in found if ".ckptvcs-damaged-" in path]
     assert len(aside) == 1
     assert (fs.cat_file(aside[0]) if kind == "filesystem" else Path(aside[0]).read_bytes()) == wrong
+
+
+@pytest.mark.parametrize("is_s3", [False, True])
+def test_a_store_without_objects_is_empty_as_far_as_that_can_be_told(
+    fs: MemoryFileSystem, here: LocalStore, refs: list[ObjectRef], is_s3: bool
+):
+    remote = FilesystemRemote("r", as_s3(fs, "x-2") if is_s3 else fs, "/there")
+    assert remote.is_empty()
+    remote.upload(refs, _known(here), silent)
+    assert not remote.is_empty()
+
+    def ls(*_: Any, **__: Any) -> None:
+        raise PermissionError("no listing")
+
+    fs.rm("/there", recursive=True)
+    fs.ls = ls
+    assert not remote.is_empty(), "who may not list cannot tell"
