@@ -198,7 +198,7 @@ def _history(repo: Repository) -> Iterator[Finding]:
     here = {ref_of(f) for c in found if c.commit == head for f in c.manifest.all_files()}
     bad = {ref for ref in refs if not (repo.objects.is_healthy(ref) if ref in here else repo.objects.is_sound(ref))}
     damaged = {ref for ref in bad if repo.objects.store.path(ref.name).exists()}
-    bad -= _elsewhere(repo, bad - damaged)
+    bad -= _in_remotes(repo, bad - damaged)
     lost = [c for c in found if any(ref_of(file) in bad for file in c.manifest.all_files())]
     if lost:
         shown = ", ".join(map(_named, lost[:3])) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
@@ -209,7 +209,7 @@ def _history(repo: Repository) -> Iterator[Finding]:
         )
 
 
-def _elsewhere(repo: Repository, refs: set[ObjectRef]) -> set[ObjectRef]:
+def _in_remotes(repo: Repository, refs: set[ObjectRef]) -> set[ObjectRef]:
     """Those objects that a remote has: what a clone has not fetched is not lost."""
     left, problem = set(refs), None
     for one in known(repo) if refs else ():

@@ -118,7 +118,7 @@ def _planned(
     )
 
 
-def _elsewhere(repo: Repository, to: str) -> list[str]:
+def _branches_with_some(repo: Repository, to: str) -> list[str]:
     """Where checkpoints are, for who looks where none are."""
     prefix, here = f"refs/remotes/{to}/", repo.history.branches()
     there = {ref.removeprefix(prefix): tip for ref, tip in repo.history.remote_tips().items() if ref.startswith(prefix)}
@@ -153,7 +153,7 @@ def execute(
     """
     notes = list(plan.fetched.notes)
     if plan.follow and (plan.objects is None or not plan.objects.checkpoints):
-        notes += _elsewhere(repo, plan.to)
+        notes += _branches_with_some(repo, plan.to)
     if plan.objects is not None:
         notes += fetch.fetch_objects(repo, plan.objects, remote=remote, progress=progress)
     if plan.follow:
