@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from ckptvcs.domain.policy_values import (
     STRICT,
@@ -69,6 +70,12 @@ class Keep:
     ttl: str | None = field(
         default=None, metadata=described("these rules keep nothing that is older than that; others may")
     )
+    max_bytes: str | None = field(
+        default=None,
+        metadata=described(
+            "these rules keep at most so many bytes of each line, such as `200GB` or `1.5TiB`: the oldest go first"
+        ),
+    )
 
     def __post_init__(self) -> None:
         """Check what types cannot say.
@@ -85,6 +92,34 @@ class Keep:
         for key in ("branches", "tracks"):
             if not all(getattr(self, key)) or not getattr(self, key):
                 raise BadValue(key, "a pattern cannot be empty; '*' means all")
+        _check_size("max_bytes", self.max_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TierLimits:
+    """How many bytes a tier may hold of checkpoints that rules keep: beyond it the oldest go first, the floor never."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    hot: str | None = field(
+        default=None,
+        metadata=described(
+            "of the local cache, such as `200GB`: beyond it local copies go whose objects are all in a warm remote; "
+            "where there is no warm remote, checkpoints themselves"
+        ),
+    )
+    warm: str | None = field(
+        default=None, metadata=described("of a warm remote, such as `5TB`: beyond it checkpoints are dropped")
+    )
+
+    def __post_init__(self) -> None:
+        """Check what types cannot say.
+
+        Raises:
+            BadValue: a value cannot be used.
+        """
+        for key in ("hot", "warm"):
+            _check_size(key, getattr(self, key))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +131,21 @@ class Retain:
     keep: tuple[Keep, ...] = field(
         metadata=described("rules, each for some branches and tracks; what one keeps is kept")
     )
+    keep_marked: Literal[True] = field(
+        default=True, metadata=described("marks keep what they name, always; it cannot be turned off")
+    )
     grace: str = field(
-        default="7d", metadata=described("how long what nothing keeps any more is there before it is removed")
+        default="7d",
+        metadata=described(
+            "how long what nothing keeps any more is condemned before it is swept; at a remote at least 24 hours"
+        ),
+    )
+    trash: str = field(
+        default="14d",
+        metadata=described("how long what was swept from a remote can still be brought back; `0d`: not at all"),
+    )
+    max_bytes: TierLimits = field(
+        default_factory=TierLimits, metadata=described("how many bytes a tier may hold of what rules keep")
     )
     eval_deadline: str | None = field(
         default=None,
@@ -116,6 +164,27 @@ class Retain:
             raise BadValue("keep", "there is no rule; leave 'retain' out to keep everything")
         for key in ("grace", "eval_deadline"):
             _check_span(key, getattr(self, key))
+        if self.trash != "0d":
+            _check_span("trash", self.trash)
+
+
+_SIZE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,6})?) ?([kMGTP]i?)?B\Z")
+_FACTORS: Final = {"": 0, "k": 1, "M": 2, "G": 3, "T": 4, "P": 5}
+
+
+def size(text: str) -> int | None:
+    """How many bytes `500MB`, `1.5TiB` or `800B` are; None for anything else."""
+    found = _SIZE.match(text)
+    if found is None:
+        return None
+    unit = found[2] or ""
+    base = 1024 if unit.endswith("i") else 1000
+    return int(float(found[1]) * base ** _FACTORS[unit.removesuffix("i")])
+
+
+def _check_size(key: str, text: str | None) -> None:
+    if text is not None and size(text) is None:
+        raise BadValue(key, f"'{text}' is no size: write 500MB, 200GB or 1.5TiB")
 
 
 def seconds(text: str) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
 
 from ckptvcs.domain.checkpoint import DEFAULT_TRACK, check_track
+from ckptvcs.domain.keeping import Retain  # noqa: TC001 - pydantic looks types up when it runs
 from ckptvcs.domain.policy_values import (
     STRICT,
     BadValue,
@@ -320,6 +321,9 @@ class Config:
             "when training saves; without it: as often as costs 3.5 % of the time, when the process is told to end, and "
             "at the end"
         ),
+    )
+    retain: Retain | None = field(
+        default=None, metadata=described("what is kept, and how long the rest waits; without it everything is kept")
     )
 
     def __post_init__(self) -> None:

@@ -215,6 +215,9 @@ def _line_of(text: str, location: tuple[Any, ...]) -> int | None:
 
     node, line = yaml.compose(text, yaml.SafeLoader), None
     for part in location:
+        if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node, line = node.value[part], node.value[part].start_mark.line + 1
+            continue
         if not isinstance(node, yaml.MappingNode):
             break
         for key, value in node.value:

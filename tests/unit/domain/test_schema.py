@@ -216,7 +216,7 @@ def test_aliases_are_not_multiplied(tmp_path: Path):
         ("save:\n  interval: auto\n  on_plateau:\n    monitor: loss\n    patience: 0\n", 5, "save.on_plateau.patience"),
         ("save:\n  every_n_steps: 100\n  every_n_epochs: 0\n", 3, "save.every_n_epochs"),
         ("save:\n  on_improvement:\n    monitor: gap\n", 2, "save.on_improvement.mode"),
-        ("save:\n  on_event:\n    - drift\n    - 7\n", 2, "save.on_event.1"),
+        ("save:\n  on_event:\n    - drift\n    - 7\n", 4, "save.on_event.1"),
         ("save:\n  on_preemption: maybe\n", 2, "save.on_preemption"),
     ],
 )
