@@ -1,0 +1,121 @@
+"""The floor of retention: what is kept whatever the policy says."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from ckptvcs.domain.keeping import seconds
+from ckptvcs.domain.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from ckptvcs.domain.checkpoint import CheckpointId
+    from ckptvcs.domain.keeping import Retain
+    from ckptvcs.domain.reasons import Line, View
+    from ckptvcs.domain.revisions import Mode
+    from ckptvcs.domain.rules import Rule
+
+DEADLINE = "retain.eval_deadline"
+
+
+def reasons(
+    view: View, retain: Retain, rules: Sequence[Rule], *, now: float, without: Collection[str] = ()
+) -> Iterator[tuple[CheckpointId, Reason]]:
+    """Every reason that no rule can take away.
+
+    Args:
+        view: the checkpoints.
+        retain: the policy, for its deadline.
+        rules: what it compares counts for the best.
+        now: seconds since the epoch.
+        without: sources that are taken for gone.
+    """
+    yield from _pinned(view)
+    for line in view.lines:
+        yield from _newest(view, line)
+        for (monitor, mode), sources in _compared(view, rules, line).items():
+            best = _best(view, line, monitor, mode)
+            if best is not None:
+                yield best, _needed("best", f"the best {monitor} of {line}", (*sources, line.source))
+    yield from _bases(view)
+    if retain.eval_deadline is not None and DEADLINE not in without:
+        yield from _unevaluated(view, rules, now - seconds(retain.eval_deadline))
+
+
+def _needed(kind: str, text: str, sources: Collection[str]) -> Reason:
+    return Reason(floor=True, kind=kind, text=text, sources=tuple(sorted(set(sources))))
+
+
+def _pinned(view: View) -> Iterator[tuple[CheckpointId, Reason]]:
+    for identifier, pins in view.pins.items():
+        if identifier in view.members:
+            for pin in pins:
+                yield identifier, _needed(pin.kind, pin.text, [pin.source] if pin.source else [])
+
+
+def _newest(view: View, line: Line) -> Iterator[tuple[CheckpointId, Reason]]:
+    for identifier in line.members[:1]:
+        yield identifier, _needed("newest", f"the newest of {line}", [line.source])
+    for identifier in (i for i in line.members if view.members[i].complete):
+        yield identifier, _needed("newest", f"the newest of {line} that training goes on from", [line.source])
+        return
+
+
+def _bases(view: View) -> Iterator[tuple[CheckpointId, Reason]]:
+    """Where lines fork: what more than one checkpoint follows, along branches or as what it was trained on from."""
+    followers: dict[CheckpointId, set[CheckpointId]] = {}
+    for line in view.lines:
+        for newer, older in zip(line.members, line.members[1:], strict=False):
+            followers.setdefault(older, set()).add(newer)
+    on_lines = {identifier for line in view.lines for identifier in line.members}
+    for identifier in on_lines:
+        for parent in view.members[identifier].parents:
+            followers.setdefault(parent, set()).add(identifier)
+    bases = {base: found for base, found in followers.items() if len(found) > 1 and base in view.members}
+    of = _branches_of(view, {identifier for found in bases.values() for identifier in found})
+    for base, found in bases.items():
+        branches = sorted({branch for identifier in found for branch in of[identifier]})
+        text = f"{len(found)} checkpoints were trained on from it, on {_listed(branches)}"
+        yield base, _needed("fork", text, [f"branch {branch}" for branch in branches])
+
+
+def _branches_of(view: View, wanted: set[CheckpointId]) -> dict[CheckpointId, set[str]]:
+    found: dict[CheckpointId, set[str]] = {identifier: set() for identifier in wanted}
+    for line in view.lines:
+        for identifier in wanted.intersection(line.members):
+            found[identifier].add(line.branch)
+    return found
+
+
+def _listed(branches: Sequence[str]) -> str:
+    shown = ", ".join(f"'{branch}'" for branch in branches[:3])
+    return f"{shown} and {len(branches) - 3} more" if len(branches) > 3 else shown
+
+
+def _compared(view: View, rules: Sequence[Rule], line: Line) -> dict[tuple[str, Mode], list[str]]:
+    """The metrics by which a line has a best checkpoint, and what says so."""
+    found: dict[tuple[str, Mode], list[str]] = {compared: [] for compared in view.compared}
+    for rule in rules:
+        if rule.best is not None and rule.fits(line):
+            found.setdefault((rule.best.monitor, rule.best.direction), []).append(rule.source)
+    return found
+
+
+def _best(view: View, line: Line, monitor: str, mode: Mode) -> CheckpointId | None:
+    """The one that `@best` means: of equals the newest."""
+    sign = 1.0 if mode == "min" else -1.0
+    values = ((view.members[i].metrics.get(monitor), place) for place, i in enumerate(line.members))
+    ranked = [(sign * value, place) for value, place in values if value is not None and math.isfinite(value)]
+    return line.members[min(ranked)[1]] if ranked else None
+
+
+def _unevaluated(view: View, rules: Sequence[Rule], since: float) -> Iterator[tuple[CheckpointId, Reason]]:
+    for line in view.lines:
+        for (monitor, _), sources in _compared(view, rules, line).items():
+            reason = _needed("evaluation", f"its {monitor} is not known yet", [DEADLINE, line.source, *sources])
+            for identifier in line.members:
+                member = view.members[identifier]
+                if member.time > since and monitor not in member.metrics:
+                    yield identifier, reason
