@@ -9,7 +9,7 @@ from ckptvcs.domain.keeping import seconds
 from ckptvcs.domain.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from ckptvcs.domain.checkpoint import CheckpointId
     from ckptvcs.domain.keeping import Retain
@@ -38,28 +38,30 @@ def reasons(
         for (monitor, mode), sources in _compared(view, rules, line).items():
             best = _best(view, line, monitor, mode)
             if best is not None:
-                yield best, _needed("best", f"the best {monitor} of {line}", (*sources, line.source))
+                ends = [[line.source], sources] if sources else [[line.source]]
+                yield best, _needed("best", f"the best {monitor} of {line}", ends)
     yield from _bases(view)
     if retain.eval_deadline is not None and DEADLINE not in without:
         yield from _unevaluated(view, rules, now - seconds(retain.eval_deadline))
 
 
-def _needed(kind: str, text: str, sources: Collection[str]) -> Reason:
-    return Reason(floor=True, kind=kind, text=text, sources=tuple(sorted(set(sources))))
+def _needed(kind: str, text: str, ends: Iterable[Iterable[str]]) -> Reason:
+    groups = tuple(sorted({tuple(sorted(set(group))) for group in ends}))
+    return Reason(floor=True, kind=kind, text=text, ends=groups)
 
 
 def _pinned(view: View) -> Iterator[tuple[CheckpointId, Reason]]:
     for identifier, pins in view.pins.items():
         if identifier in view.members:
             for pin in pins:
-                yield identifier, _needed(pin.kind, pin.text, [pin.source] if pin.source else [])
+                yield identifier, _needed(pin.kind, pin.text, [[pin.source]] if pin.source else [])
 
 
 def _newest(view: View, line: Line) -> Iterator[tuple[CheckpointId, Reason]]:
     for identifier in line.members[:1]:
-        yield identifier, _needed("newest", f"the newest of {line}", [line.source])
+        yield identifier, _needed("newest", f"the newest of {line}", [[line.source]])
     for identifier in (i for i in line.members if view.members[i].complete):
-        yield identifier, _needed("newest", f"the newest of {line} that training goes on from", [line.source])
+        yield identifier, _needed("newest", f"the newest of {line} that training goes on from", [[line.source]])
         return
 
 
@@ -74,18 +76,31 @@ def _bases(view: View) -> Iterator[tuple[CheckpointId, Reason]]:
         for parent in view.members[identifier].parents:
             followers.setdefault(parent, set()).add(identifier)
     bases = {base: found for base, found in followers.items() if len(found) > 1 and base in view.members}
-    of = _branches_of(view, {identifier for found in bases.values() for identifier in found})
+    because = _branches_between(view, bases)
     for base, found in bases.items():
-        branches = sorted({branch for identifier in found for branch in of[identifier]})
+        branches = sorted({branch for one in found for branch in because[base, one]})
         text = f"{len(found)} checkpoints were trained on from it, on {_listed(branches)}"
-        yield base, _needed("fork", text, [f"branch {branch}" for branch in branches])
+        ends = [
+            [f"branch {branch}" for other in found if other != one for branch in because[base, other]] for one in found
+        ]
+        yield base, _needed("fork", text, ends)
 
 
-def _branches_of(view: View, wanted: set[CheckpointId]) -> dict[CheckpointId, set[str]]:
-    found: dict[CheckpointId, set[str]] = {identifier: set() for identifier in wanted}
+def _branches_between(
+    view: View, bases: Mapping[CheckpointId, Collection[CheckpointId]]
+) -> dict[tuple[CheckpointId, CheckpointId], set[str]]:
+    """The branches because of which a checkpoint follows its base."""
+    found = {(base, one): set[str]() for base, some in bases.items() for one in some}
+    of: dict[CheckpointId, set[str]] = {one: set() for _, one in found}
     for line in view.lines:
-        for identifier in wanted.intersection(line.members):
-            found[identifier].add(line.branch)
+        for newer, older in zip(line.members, line.members[1:], strict=False):
+            if (older, newer) in found:
+                found[older, newer].add(line.branch)
+        for one in of.keys() & set(line.members):
+            of[one].add(line.branch)
+    for (base, one), branches in found.items():
+        if base in view.members[one].parents:
+            branches.update(of[one])
     return found
 
 
@@ -114,7 +129,11 @@ def _best(view: View, line: Line, monitor: str, mode: Mode) -> CheckpointId | No
 def _unevaluated(view: View, rules: Sequence[Rule], since: float) -> Iterator[tuple[CheckpointId, Reason]]:
     for line in view.lines:
         for (monitor, _), sources in _compared(view, rules, line).items():
-            reason = _needed("evaluation", f"its {monitor} is not known yet", [DEADLINE, line.source, *sources])
+            reason = _needed(
+                "evaluation",
+                f"its {monitor} is not known yet",
+                [[DEADLINE], [line.source], *([sources] if sources else [])],
+            )
             for identifier in line.members:
                 member = view.members[identifier]
                 if member.time > since and monitor not in member.metrics:

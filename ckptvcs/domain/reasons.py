@@ -93,8 +93,17 @@ class Reason:
     text: str
     components: tuple[str, ...] = ()
     """The components that it keeps; none if it keeps all of them."""
-    sources: tuple[str, ...] = ()
-    """Nothing but these can end it, and it ends when all of them are gone: keys of `ckpt.yaml`, `branch NAME`, `tag NAME`..."""
+    ends: tuple[tuple[str, ...], ...] = ()
+    """It ends when all of one of these groups are gone, and not else: keys of `ckpt.yaml`, `branch NAME`, `tag NAME`..."""
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """Everything that has to do with its end."""
+        return frozenset(source for group in self.ends for source in group)
+
+    def without(self, sources: Collection[str]) -> bool:
+        """Whether it is still one when something is gone."""
+        return not any(set(group) <= set(sources) for group in self.ends)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

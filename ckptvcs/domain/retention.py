@@ -13,7 +13,7 @@ from ckptvcs.domain import floor, quotas, rules
 from ckptvcs.domain.reasons import Overruled, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable
 
     from ckptvcs.domain.checkpoint import CheckpointId
     from ckptvcs.domain.keeping import Retain
@@ -99,8 +99,3 @@ def kept_components(member: Member, reasons: Iterable[Reason]) -> Components:
             return frozenset(member.components)
         found.update(reason.components)
     return frozenset(found)
-
-
-def sources_of(reasons: Sequence[Reason]) -> tuple[str, ...]:
-    """What would have to go, all of it, for a checkpoint to be dropped."""
-    return tuple(dict.fromkeys(source for reason in reasons for source in reason.sources))

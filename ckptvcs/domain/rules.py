@@ -90,7 +90,7 @@ def _kept_by(rule: Rule, line: Line, view: View, now: float) -> Iterator[tuple[C
                     kind=rule.kind,
                     text=f"{text} of {line}",
                     components=components,
-                    sources=(line.source, rule.source),
+                    ends=((line.source,), (rule.source,)),
                 )
             yield identifier, cache[components]
 
