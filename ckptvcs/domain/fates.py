@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 CONDEMN: Final = "condemn"
 SWEEP: Final = "sweep"
 RESCUE: Final = "rescue"
+COLLECT: Final = "collect"
+"""The operation of an entry that tells what a collection found before it did anything."""
 
 _IDS_PER_ENTRY: Final = 500
 
@@ -63,6 +65,33 @@ class Dropped:
     run: str
 
 
+class Collected(Entry, frozen=True):
+    """The last collection of one writer."""
+
+    time: str
+    refs: int
+    """Branches and tags that it saw."""
+    policy: str
+    """The policy that it obeyed."""
+
+
+class _CollectFacts(msgspec.Struct, frozen=True):
+    refs: int
+    policy: str
+
+
+def last_collected(events: Iterable[Event], *, onto: Collected | None = None) -> Collected | None:
+    """The last collection that the entries of one chain tell of; None if there was none."""
+    for event in events:
+        if event.op == COLLECT:
+            try:
+                said = msgspec.convert(event.facts, _CollectFacts)
+            except msgspec.ValidationError:
+                continue
+            onto = Collected(time=event.time, refs=said.refs, policy=said.policy)
+    return onto
+
+
 class _Facts(msgspec.Struct, frozen=True):
     run: str
     components: tuple[str, ...]
@@ -72,7 +101,7 @@ class _Facts(msgspec.Struct, frozen=True):
 
 
 def facts(
-    *, run: str, of: Mapping[CheckpointId, Sequence[str]], why: str = "", **more: Any
+    *, run: str, of: Mapping[CheckpointId, Sequence[str]], why: str = "", more: Mapping[str, Any] | None = None
 ) -> Iterator[dict[str, Any]]:
     """The facts of the entries that tell of the components of some checkpoints; each entry has its limits."""
     groups: dict[tuple[str, ...], list[CheckpointId]] = {}
@@ -81,7 +110,7 @@ def facts(
     for group, ids in sorted(groups.items()):
         for start in range(0, len(ids), _IDS_PER_ENTRY):
             some = sorted(ids)[start : start + _IDS_PER_ENTRY]
-            yield {"run": run, "components": list(group), "checkpoints": some, "why": why, **more}
+            yield {"run": run, "components": list(group), "checkpoints": some, "why": why, **(more or {})}
 
 
 def said_of_fates(events: Iterable[Event], *, onto: Fates | None = None) -> Fates:

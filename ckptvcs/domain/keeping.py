@@ -147,6 +147,13 @@ class Retain:
     max_bytes: TierLimits = field(
         default_factory=TierLimits, metadata=described("how many bytes a tier may hold of what rules keep")
     )
+    shared_with: tuple[str, ...] | None = field(
+        default=None,
+        metadata=described(
+            "other repositories that use the same cache or remotes, by path or git URL: what they need stays. Those that push "
+            "to a remote are known there; for a cache outside of `.dvc` this has to be said, `[]` if there is none"
+        ),
+    )
     eval_deadline: str | None = field(
         default=None,
         metadata=described(

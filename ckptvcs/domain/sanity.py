@@ -82,13 +82,12 @@ def stops(facts: Facts, *, yes_delete: int | None = None, accept_policy: bool = 
         )
     if not facts.kept and facts.dropped:
         yield Stop(kind="empty", what="nothing at all would be kept", next_step="run 'ckpt policy plan'")
-    if facts.refs_before and facts.refs < facts.refs_before * (1 - FEWER_REFS):
-        if yes_delete != facts.dropped:
-            yield Stop(
-                kind="refs",
-                what=f"there are {facts.refs} branches and tags, and there were {facts.refs_before} at the last collection",
-                next_step=_agree(facts),
-            )
+    if facts.refs_before and facts.refs < facts.refs_before * (1 - FEWER_REFS) and yes_delete != facts.dropped:
+        yield Stop(
+            kind="refs",
+            what=f"there are {facts.refs} branches and tags, and there were {facts.refs_before} at the last collection",
+            next_step=_agree(facts),
+        )
     yield from _about_the_policy(facts, accept_policy=accept_policy)
     for going in facts.going:
         yield from _about(going, facts, yes_delete)

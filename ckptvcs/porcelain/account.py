@@ -17,7 +17,7 @@ from ckptvcs.digest import digest
 from ckptvcs.domain import events as entries
 from ckptvcs.domain import vouching
 from ckptvcs.domain.events import Flaw, Head
-from ckptvcs.domain.fates import Fates, dropped, rescued, said_of_fates, together
+from ckptvcs.domain.fates import Collected, Fates, dropped, last_collected, rescued, said_of_fates, together
 from ckptvcs.domain.holds import Holds, said_of_holds, standing
 from ckptvcs.domain.running import Running, said_of_runs, under_way
 from ckptvcs.errors import StorageError
@@ -56,6 +56,8 @@ class Account:
     """What of each checkpoint is condemned or gone."""
     rescued: Mapping[CheckpointId, str] = field(default_factory=dict)
     """When checkpoints were rescued, as in an entry."""
+    collected: Mapping[str, Collected] = field(default_factory=dict)
+    """The last collection, by writer."""
     running: tuple[Started, ...] = ()
     """Training that may be under way, and that went on from a checkpoint."""
     flaws: tuple[Flaw, ...] = ()
@@ -111,6 +113,7 @@ def read(repo: Repository) -> Account:
         standing((chain.holds for chain in chains), iso(repo.now())),
         dropped(fates),
         rescued(fates),
+        {writer: chain.collected for writer, chain in memory.chains.items() if chain.collected is not None},
         tuple(under_way((chain.running for chain in chains), repo.now().astimezone(timezone.utc))),
         (*unreadable, *(chain.flaw for chain in chains if chain.flaw is not None)),
     )
@@ -127,6 +130,7 @@ class _Folded(msgspec.Struct, frozen=True):
     holds: Holds
     fates: Fates
     running: Running
+    collected: Collected | None = None
     flaw: Flaw | None = None
     """What is wrong with the first entry that does not count; none behind it does."""
     broken: bool = False
@@ -155,6 +159,7 @@ def _fold(
         late=entries.noted(counts, onto=base.late if base else None),
         holds=_holds(vouched.events, counts, base.holds if base else Holds()),
         fates=said_of_fates(counts, onto=base.fates if base else None),
+        collected=last_collected(counts, onto=base.collected if base else None),
         running=said_of_runs(vouched.events, onto=base.running if base else None),
         flaw=flaw,
         broken=vouched.flaw is not None,

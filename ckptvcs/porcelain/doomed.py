@@ -46,7 +46,8 @@ class _Names:
 class Table:
     """Objects, sorted by the first half of their names, each once.
 
-    That is looked for first, and then all of the name. Of two names that begin alike one is left out: it stays where it is.
+    That is looked for first, and then all of the name. Of two names that begin alike one is left out: what is doomed stays
+    where it is then, and what begins as something that is needed is not doomed.
 
     Args:
         names: two numbers each.
@@ -70,6 +71,14 @@ class Table:
         for row in self._names:
             yield ObjectName(row.tobytes().hex() + self._suffix)
 
+    def begins(self, halves: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        """Whether a name in it begins so."""
+        if not len(self):
+            return np.zeros(len(halves), dtype=bool)
+        places = np.minimum(np.searchsorted(self._names[:, 0], halves), len(self) - 1)
+        found: npt.NDArray[np.bool_] = self._names[places, 0] == halves
+        return found
+
     def has(self, names: list[ObjectName]) -> npt.NDArray[np.bool_]:
         """Which of these names, all with the suffix of the table, are in it."""
         if not len(self):
@@ -82,22 +91,29 @@ class Table:
 
 
 class Doomed:
-    """Objects that nobody needs."""
+    """Objects that nobody needs, told from those that somebody needs.
 
-    def __init__(self, files: Table, directories: Table) -> None:
+    Args:
+        files: those that nobody needs.
+        directories: likewise, lists of files.
+        needed: the others of both kinds.
+    """
+
+    def __init__(self, files: Table, directories: Table, needed: tuple[Table, Table]) -> None:
         self.files = files
         self.directories = directories
+        self._needed = needed
 
     def __len__(self) -> int:
         return len(self.files) + len(self.directories)
 
     def of(self, names: Iterable[ObjectName]) -> set[ObjectName]:
         """Those of some names that are doomed."""
-        found: set[ObjectName] = set()
-        for directories, table in ((False, self.files), (True, self.directories)):
-            some = [name for name in names if name.endswith(DIR_SUFFIX) is directories]
-            found.update(name for name, is_in in zip(some, table.has(some), strict=True) if is_in)
-        return found
+        return _in(names, self.files, self.directories)
+
+    def needed(self, names: Iterable[ObjectName]) -> set[ObjectName]:
+        """Those of some names that somebody needs; what nothing is known of is neither doomed nor needed."""
+        return _in(names, *self._needed)
 
     def at(self, removal: Removal) -> Iterator[Stored]:
         """Those that are in a store."""
@@ -117,6 +133,15 @@ class Doomed:
         yield from (stored for stored in batch if stored.name in doomed)
 
 
+def _in(names: Iterable[ObjectName], files: Table, directories: Table) -> set[ObjectName]:
+    found: set[ObjectName] = set()
+    names = list(names)
+    for is_list, table in ((False, files), (True, directories)):
+        some = [name for name in names if name.endswith(DIR_SUFFIX) is is_list]
+        found.update(name for name, is_in in zip(some, table.has(some), strict=True) if is_in)
+    return found
+
+
 def doomed(inventory: Inventory, kept: Mapping[CheckpointId, frozenset[str]], foreign: Iterable[str]) -> Doomed:
     """The objects that nobody needs.
 
@@ -134,15 +159,15 @@ def doomed(inventory: Inventory, kept: Mapping[CheckpointId, frozenset[str]], fo
         (live_lists if components else dead_lists).add(slim.directory, [slim.directory_nbytes])
     for name in foreign:
         (live_lists if name.endswith(DIR_SUFFIX) else live).add(bytes.fromhex(name[:32]), [0])
-    return Doomed(_without(dead, live, ""), _without(dead_lists, live_lists, DIR_SUFFIX))
+    needed, needed_lists = Table(*live.arrays(), ""), Table(*live_lists.arrays(), DIR_SUFFIX)
+    files, lists = _without(dead, needed, ""), _without(dead_lists, needed_lists, DIR_SUFFIX)
+    return Doomed(files, lists, (needed, needed_lists))
 
 
-def _without(dead: _Names, live: _Names, suffix: str) -> Table:
-    """Those that begin as no live one does."""
+def _without(dead: _Names, needed: Table, suffix: str) -> Table:
+    """Those that begin as none does that is needed."""
     names, sizes = dead.arrays()
-    needed = np.unique(live.arrays()[0][:, 0])
-    places = np.minimum(np.searchsorted(needed, names[:, 0]), max(len(needed) - 1, 0))
-    free = needed[places] != names[:, 0] if len(needed) else np.ones(len(names), dtype=bool)
+    free = ~needed.begins(names[:, 0])
     return Table(names[free], sizes[free], suffix)
 
 

@@ -56,8 +56,13 @@ def needed(repo: Repository, inventory: Inventory, places: Sequence[Place]) -> F
             found.unreadable.append(f"'{printable(where)}' is too large")
         else:
             found.names |= tokens(data)
-    _add_members(found, inventory, places)
+    add_members(found, inventory, places)
     return found
+
+
+def named_on_disk(repo: Repository) -> set[str]:
+    """What files of DVC name in the worktrees, committed or not."""
+    return {name for _, data in _on_disk(repo, Foreign()) for name in tokens(data or b"")}
 
 
 def _on_disk(repo: Repository, found: Foreign) -> Iterator[tuple[str, bytes | None]]:
@@ -85,7 +90,7 @@ def _files_below(root: Path, found: Foreign, *, below_dvc: bool) -> Iterator[tup
             yield path, data if len(data) <= _MAX_FILE else None
 
 
-def _add_members(found: Foreign, inventory: Inventory, places: Sequence[Place]) -> None:
+def add_members(found: Foreign, inventory: Inventory, places: Sequence[Place]) -> None:
     """The files of directories that are needed. Those of our checkpoints are known; of others the list has to be read."""
     lists = {name for name in found.names if name.endswith(DIR_SUFFIX)}
     ours = {slim.directory.hex() + DIR_SUFFIX: slim for slim in inventory.checkpoints.values()} if lists else {}

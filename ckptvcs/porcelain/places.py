@@ -33,22 +33,27 @@ class Place:
     removal: Removal
 
 
-def opened(repo: Repository, names: Sequence[str] = ()) -> list[Place]:
+def names(repo: Repository) -> list[str]:
+    """The names of all places."""
+    return [HOT, *(one.name for one in known(repo) if one.tier == "warm")]
+
+
+def opened(repo: Repository, wanted: Sequence[str] = ()) -> list[Place]:
     """The places of some names; all of them if there are none. What cannot be opened is an error.
 
     Raises:
         NotFound: there is no such place.
         StorageError: a store does not answer.
     """
-    there = [HOT, *(one.name for one in known(repo) if one.tier == "warm")]
-    for name in names:
+    there = names(repo)
+    for name in wanted:
         if name not in there:
             raise NotFound(
                 f"no place '{printable(name)}'",
                 why=f"there are {', '.join(there)}",
                 next_step="name one of them: 'hot' is the local cache, the others are warm remotes",
             )
-    return [_open(repo, name) for name in names or there]
+    return [_open(repo, name) for name in wanted or there]
 
 
 def _open(repo: Repository, name: str) -> Place:

@@ -12,7 +12,9 @@ from ckptvcs.domain import retention
 from ckptvcs.domain.retention import Decision, kept_components
 from ckptvcs.porcelain import foreign, view
 from ckptvcs.porcelain.doomed import Doomed, doomed
-from ckptvcs.storage.history import ledger
+from ckptvcs.porcelain.inventory import tells_of_dvc
+from ckptvcs.porcelain.places import names as places_of
+from ckptvcs.storage.history import ledger, recovery
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -68,6 +70,13 @@ class Verdict:
     foreign: Foreign
     doomed: Doomed
     now: float
+    """The time that was decided for, in seconds since the epoch."""
+    clock: float
+    """The time when it was decided."""
+    state: str
+    """What this clone was then; see `state_of`."""
+    everywhere: bool
+    """Whether every place was looked at that a copy can be in."""
 
     def dropped(self) -> dict[CheckpointId, tuple[str, ...]]:
         """The components of checkpoints that are there and that nothing keeps."""
@@ -117,6 +126,7 @@ def judge(
         BadConfig: ckpt.yaml cannot be used.
         StorageError: git or a store cannot be read.
     """
+    state = state_of(repo)
     looked = view.look(repo, elsewhere)
     at = now.timestamp()
     decided = retention.decide(looked.view, repo.config.retain, now=at)
@@ -130,7 +140,20 @@ def judge(
         foreign=others,
         doomed=doomed(looked.inventory, kept, others.names),
         now=at,
+        clock=repo.now().timestamp(),
+        state=state,
+        everywhere={place.name for place in places} >= set(places_of(repo)),
     )
+
+
+def state_of(repo: Repository) -> str:
+    """What tells whether anything in this clone may need other objects than before: refs, what is checked out or staged."""
+    heads = {where: str(commit) for where, commit in recovery.heads(repo.history).items()}
+    staged = sorted(
+        (path, digest(data or b"")) for path, data in recovery.staged(repo.history, tells_of_dvc, limit=1 << 24)
+    )
+    named = sorted(foreign.named_on_disk(repo))
+    return digest(msgspec.json.encode([view.refs_here(repo), heads, staged, named], order="sorted"))
 
 
 def plan(repo: Repository, places: Sequence[Place], *, now: datetime | None = None) -> RetentionPlan:

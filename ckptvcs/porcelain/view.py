@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ckptvcs.domain.checkpoint import mark_of
+from ckptvcs.domain.keeping import seconds
 from ckptvcs.domain.reasons import Line, Member, Pin, View
+from ckptvcs.domain.remote_files import GRACE_S
 from ckptvcs.domain.revisions import mode_of
 from ckptvcs.paths import printable
 from ckptvcs.porcelain import account, inventory
@@ -93,6 +95,7 @@ def _view(
     pins = _Pins(members)
     pins.refs(found, commits, heads)
     pins.people(said)
+    pins.rescued(repo, said)
     pins.logged(found, named)
     checkpoints = found.checkpoints
     return View(
@@ -222,6 +225,15 @@ class _Pins:
             began = datetime.fromisoformat(started.time).strftime("%Y-%m-%d %H:%M")
             text = f"run '{printable(started.run)}' went on from it at {began} UTC, and has not ended"
             self._pin(started.parents, "running", text, f"run {started.run}")
+
+    def rescued(self, repo: Repository, said: Account) -> None:
+        """What somebody rescued: it waits its grace anew."""
+        retain = repo.config.retain
+        grace = timedelta(seconds=max(seconds(retain.grace), GRACE_S)) if retain is not None else timedelta()
+        for identifier, time in said.rescued.items():
+            at = datetime.fromisoformat(time)
+            if at + grace > repo.now():
+                self._pin([identifier], "rescued", f"it was rescued at {at:%Y-%m-%d %H:%M} UTC", "rescue")
 
     def logged(self, found: Inventory, named: Collection[CommitId]) -> None:
         """What only a reflog leads to: git keeps it for who moved a branch by mistake, and so do we."""

@@ -58,6 +58,9 @@ class Removal(Protocol):
     def bring_back(self, names: Iterable[ObjectName], run: str) -> list[ObjectName]:
         """Make objects of the store again of what is in the trash of a run; returns those that were in it."""
 
+    def trashed(self, names: Iterable[ObjectName], run: str) -> dict[ObjectName, int]:
+        """The objects of some names that are in the trash of a run, and the bytes of each."""
+
     def empty(self, names: Iterable[ObjectName], run: str) -> None:
         """Remove objects from the trash of a run for good."""
 
@@ -98,7 +101,7 @@ class FolderRemoval:
             raise from_os_error(err, doing=f"look at object {short(name)}") from err
         if not stat.S_ISREG(info.st_mode):
             return None
-        return Stored(name=name, nbytes=info.st_size, time_s=max(info.st_mtime, info.st_ctime))
+        return Stored(name=name, nbytes=info.st_size, time_s=info.st_mtime)
 
     def remove(self, names: Iterable[ObjectName]) -> None:
         for prefix, some in _by_folder(names).items():
@@ -130,6 +133,15 @@ class FolderRemoval:
                         _without_harm(name[2:], folder, to)
                         found.append(name)
                 os.fsync(to)
+        return found
+
+    def trashed(self, names: Iterable[ObjectName], run: str) -> dict[ObjectName, int]:
+        found = {}
+        for prefix, some in _by_folder(names).items():
+            with _doing("look into the trash"), self._trash(run, prefix) as folder:
+                for name in some:
+                    with contextlib.suppress(FileNotFoundError):
+                        found[name] = os.stat(name[2:], dir_fd=folder, follow_symlinks=False).st_size
         return found
 
     def empty(self, names: Iterable[ObjectName], run: str) -> None:
@@ -259,6 +271,13 @@ class FilesystemRemoval:
             return name if self._move(self._trash_path(name, run), self._path(name)) else None
 
         return [name for name in self._each(one, names) if name is not None]
+
+    def trashed(self, names: Iterable[ObjectName], run: str) -> dict[ObjectName, int]:
+        def one(name: ObjectName) -> tuple[ObjectName, Any]:
+            return name, self._patiently("look into the trash", lambda: self._info(self._trash_path(name, run)))
+
+        self._fs.invalidate_cache()
+        return {name: int(info.get("size") or 0) for name, info in self._each(one, names) if info is not None}
 
     def empty(self, names: Iterable[ObjectName], run: str) -> None:
         self._remove([self._trash_path(name, run) for name in names])
