@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NewType
 from ckptvcs.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from datetime import datetime
 
     from ckptvcs.domain.events import Noted
@@ -63,10 +63,10 @@ class Checkpoint:
 
     @property
     def grade(self) -> str:
-        """How training goes on from it: that of the manifest, or less where components were dropped."""
-        if self.dropped is None:
+        """How training goes on from it: that of the manifest, or less where components are gone."""
+        if self.dropped is None or not self.dropped.gone:
             return self.manifest.grade
-        return "dropped" if self.is_dropped else "weights-only"
+        return "dropped" if self.is_gone else "weights-only"
 
     def kept_files(self) -> tuple[FileEntry, ...]:
         """The files of its artifact that are kept."""
@@ -74,8 +74,17 @@ class Checkpoint:
             return self.manifest.all_files()
         if self.is_dropped:
             return ()
-        kept = (c for c in self.manifest.components if c.name not in self.dropped.components)
-        return (*(file for component in kept for file in component.files), *self.manifest.files)
+        return self._files_without(self.dropped.components)
+
+    def left_files(self) -> tuple[FileEntry, ...]:
+        """The files of its artifact that are not gone for good, whether or not they are kept."""
+        if self.dropped is None:
+            return self.manifest.all_files()
+        return () if self.is_gone else self._files_without(self.dropped.gone)
+
+    def _files_without(self, components: Collection[str]) -> tuple[FileEntry, ...]:
+        some = (c for c in self.manifest.components if c.name not in components)
+        return (*(file for component in some for file in component.files), *self.manifest.files)
 
 
 def check_track(name: str) -> str:

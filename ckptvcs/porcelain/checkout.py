@@ -16,6 +16,7 @@ from ckptvcs.porcelain import account, given, obstacles
 from ckptvcs.porcelain.checkpoints import checkpoint_at, locate, pointer_at, require_checkpoint, tracks_at
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.following import locked
+from ckptvcs.porcelain.gone import left_out, refuse_gone
 from ckptvcs.porcelain.target import check_branch_name, refuse_clash
 from ckptvcs.porcelain.tracked import tracked
 from ckptvcs.progress import Progress, silent
@@ -103,6 +104,7 @@ def plan_checkout(repo: Repository, revision: str, *, new_branch: str | None = N
     head, tracks = repo.history.head(), tracks_at(repo, commit)
     found = [checkpoint_at(repo, commit, track) for track in tracks]
     checkpoints = account.with_late(repo, *(checkpoint for checkpoint in found if checkpoint is not None))
+    refuse_gone(repo, *checkpoints)
     gone = set(tracks_at(repo, head) if head else ()) - set(tracks)
     return _checked(
         repo,
@@ -137,6 +139,7 @@ def plan_restore(
     """
     (checkpoint,) = account.with_late(repo, require_checkpoint(repo, revision, track or repo.config.track))
     names = [_component_name(checkpoint, name) for name in components]
+    refuse_gone(repo, checkpoint, components=names)
     where = repo.workspace(checkpoint.manifest.track) if to is None else _outside(to)
     whole = _placement(repo, checkpoint, where)
     placements: tuple[Placement, ...] = (whole,)
@@ -179,7 +182,8 @@ def plan_follow(repo: Repository, before: CommitId | None) -> CheckoutPlan | Non
     held = _manifests(repo, before) if before else {}
     now = _manifests(repo, head)
     found = [checkpoint_at(repo, head, track) for track, blob in now.items() if held.get(track) != blob]
-    checkpoints = tuple(checkpoint for checkpoint in found if checkpoint is not None)
+    checkpoints = account.with_late(repo, *(checkpoint for checkpoint in found if checkpoint is not None))
+    refuse_gone(repo, *checkpoints)
     removals = tuple(repo.workspace(track) for track in sorted(held.keys() - now.keys()))
     if not checkpoints and not removals:
         return None
@@ -212,7 +216,7 @@ def refuse_unsaved(repo: Repository, commit: CommitId) -> None:
 
 def _placement(repo: Repository, checkpoint: Checkpoint, where: Directory | None = None) -> Placement:
     pointer_at(repo, checkpoint.commit, checkpoint.manifest.track)  # type: ignore[arg-type]
-    members = {file.path: ref_of(file) for file in checkpoint.manifest.all_files()}
+    members = {file.path: ref_of(file) for file in checkpoint.left_files()}
     return Placement(where=where or repo.workspace(checkpoint.manifest.track), members=members)
 
 
@@ -297,6 +301,7 @@ def execute(repo: Repository, plan: CheckoutPlan, progress: Progress = silent) -
             _move_head(repo, plan, lock)
         by, told = "checkout" if plan.move_head else "restore", plan.checkpoints if plan.placements else ()
         notes = given.tell(repo, told, by=by, components=plan.components, lock=lock)
+        notes += () if plan.components else tuple(text for checkpoint in told for text in left_out(checkpoint))
         for placement in plan.placements:
             workspace.materialise(
                 placement.where, placement.members, source=repo.objects, placing=repo.placing, progress=progress

@@ -15,7 +15,7 @@ import msgspec
 from ckptvcs.digest import digest
 from ckptvcs.domain import remote_files
 from ckptvcs.domain.remote_files import MAX_BYTES, Neighbour
-from ckptvcs.errors import CkptvcsError, StorageError
+from ckptvcs.errors import CkptvcsError, FormatError, StorageError
 from ckptvcs.paths import printable
 from ckptvcs.porcelain import inventory
 from ckptvcs.storage.history import ancestry, mirror, settings
@@ -50,8 +50,11 @@ def register(repo: Repository, remote: str, side: SideFiles, to: str) -> None:
     known = _noted(note)
     if known.get(remote) == name:
         return
-    if side.read(f"{FOLDER}/{name}", limit=MAX_BYTES) != data:
-        side.write(f"{FOLDER}/{name}", data)
+    try:
+        if side.read(f"{FOLDER}/{name}", limit=MAX_BYTES) != data:
+            side.write(f"{FOLDER}/{name}", data)
+    except (StorageError, FormatError):  # who may add objects alone has told of its push by its lease
+        return
     with suppress(OSError):  # it is a hint: next time it is looked at again
         note.write_bytes(msgspec.json.encode({**known, remote: name}))
 
