@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from ckptvcs.domain.checkpoint import CheckpointId
     from ckptvcs.domain.keeping import Retain
-    from ckptvcs.domain.reasons import Objects, View
+    from ckptvcs.domain.reasons import Objects
 
     Kept = Mapping[CheckpointId, frozenset[str]]
     """The components of checkpoints that are kept."""
@@ -29,19 +29,18 @@ def limit_of(retain: Retain, *, has_warm: bool) -> tuple[int, str] | None:
 
 
 def too_many(
-    view: View, oldest: Sequence[CheckpointId], kept: Kept, fixed: Kept, *, limit: int
+    objects: Objects, oldest: Sequence[CheckpointId], kept: Kept, fixed: Kept, *, limit: int
 ) -> Iterator[CheckpointId]:
     """The checkpoints that have no room, oldest first.
 
     Args:
-        view: where the objects of checkpoints are known.
+        objects: those of a checkpoint.
         oldest: those that are kept, in the order in which they go.
         kept: what of each is kept.
         fixed: what of each stays in any case, and takes room as well.
         limit: bytes.
     """
-    assert view.objects is not None, "a limit of bytes needs to know them"
-    room = _Room(view.objects)
+    room = _Room(objects)
     for identifier in oldest:
         room.enter(identifier, kept[identifier])
     for identifier in oldest:

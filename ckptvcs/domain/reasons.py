@@ -74,6 +74,11 @@ class View:
     has_warm: bool = True
     """Whether there is a warm remote; without one the limit of the hot tier is that of everything."""
 
+    def sized(self) -> Objects:
+        """Its objects, which whoever sets a limit of bytes has to know."""
+        assert self.objects is not None
+        return self.objects
+
     def without(self, sources: Collection[str]) -> View:
         """The same, as if somebody had removed branches, tags and so on."""
         if not sources:

@@ -81,7 +81,7 @@ def _within(decided: dict[CheckpointId, Decision], view: View, limit: int, sourc
         if (floored := [reason for reason in one.reasons if reason.floor])
     }
     oldest = sorted(kept, key=lambda i: (view.members[i].time, i))
-    for identifier in quotas.too_many(view, oldest, kept, fixed, limit=limit):
+    for identifier in quotas.too_many(view.sized(), oldest, kept, fixed, limit=limit):
         one = decided[identifier]
         lost = [reason for reason in one.reasons if not reason.floor]
         decided[identifier] = Decision(

@@ -112,7 +112,7 @@ def _over_limit(
         components = frozenset(reason.components or view.members[identifier].components)
         kept[identifier] = kept.get(identifier, frozenset()) | components
     oldest = [identifier for identifier in reversed(line.members) if identifier in kept]
-    return set(quotas.too_many(view, oldest, kept, needed, limit=limit))
+    return set(quotas.too_many(view.sized(), oldest, kept, needed, limit=limit))
 
 
 def _named(components: Mapping[str, str], wanted: Sequence[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import msgspec
 from ckptvcs.digest import digest
 from ckptvcs.domain import retention
 from ckptvcs.domain.retention import Decision, kept_components
-from ckptvcs.porcelain import foreign, view
+from ckptvcs.porcelain import eviction, foreign, view
 from ckptvcs.porcelain.doomed import Doomed, doomed
 from ckptvcs.porcelain.inventory import tells_of_dvc
 from ckptvcs.porcelain.places import names as places_of
@@ -69,6 +69,10 @@ class Verdict:
     """The components of each checkpoint that are kept."""
     foreign: Foreign
     doomed: Doomed
+    evicted: tuple[CheckpointId, ...]
+    """Those whose local copies go because there is a limit, and that a remote has."""
+    doomed_here: Doomed
+    """What nobody needs in the local cache."""
     now: float
     """The time that was decided for, in seconds since the epoch."""
     clock: float
@@ -77,6 +81,10 @@ class Verdict:
     """What this clone was then; see `state_of`."""
     everywhere: bool
     """Whether every place was looked at that a copy can be in."""
+
+    def doomed_in(self, place: Place) -> Doomed:
+        """What nobody needs in a place."""
+        return self.doomed_here if place.is_hot else self.doomed
 
     def dropped(self) -> dict[CheckpointId, tuple[str, ...]]:
         """The components of checkpoints that are there and that nothing keeps."""
@@ -133,12 +141,17 @@ def judge(
     kept = {i: kept_components(looked.view.members[i], one.reasons) for i, one in decided.items()}
     others = foreign.needed(repo, looked.inventory, places)
     others.names.update(needed)
+    everything = doomed(looked.inventory, kept, others.names)
+    moved = eviction.evicted(looked, decided, repo.config.retain, kept, places)
+    kept_here = {i: frozenset[str]() if i in set(moved) else components for i, components in kept.items()}
     return Verdict(
         looked=looked,
         decided=decided,
         kept=kept,
         foreign=others,
-        doomed=doomed(looked.inventory, kept, others.names),
+        doomed=everything,
+        evicted=moved,
+        doomed_here=doomed(looked.inventory, kept_here, others.names) if moved else everything,
         now=at,
         clock=repo.now().timestamp(),
         state=state,
@@ -165,7 +178,7 @@ def plan(repo: Repository, places: Sequence[Place], *, now: datetime | None = No
     """
     at = fingerprint(repo)
     verdict = judge(repo, places, now=now or repo.now())
-    freed = tuple(_freed(place, list(verdict.doomed.at(place.removal))) for place in places)
+    freed = tuple(_freed(place, list(verdict.doomed_in(place).at(place.removal))) for place in places)
     notes = (*verdict.looked.account.notes, *(f"cannot be read: {what}" for what in verdict.foreign.unreadable))
     return RetentionPlan(verdict=verdict, judged=judged(verdict), freed=freed, at=at, notes=notes)
 

@@ -77,7 +77,7 @@ def survey(place: Place, verdict: Verdict, leased: Collection[ObjectName], *, wr
     mine = [marked for marked in everyone if marked.writer == writer]
     due = [marked for marked in mine if marked.age_s >= grace_s]
     condemned = {name for marked in everyone for name in marked.names}
-    stored = {one.name: one for one in verdict.doomed.at(place.removal)}
+    stored = {one.name: one for one in verdict.doomed_in(place).at(place.removal)}
     fresh = {name: one for name, one in stored.items() if name not in condemned and name not in leased}
     kill = {one.name: one for marked in due for one in _killed(place, verdict, marked, leased)}
     return Survey(
@@ -94,7 +94,7 @@ def survey(place: Place, verdict: Verdict, leased: Collection[ObjectName], *, wr
 
 def _killed(place: Place, verdict: Verdict, marked: Marked, leased: Collection[ObjectName]) -> Iterator[Stored]:
     """What can go of what was marked: what nobody needs by now, and what was not written anew since."""
-    names = marked.names - verdict.doomed.needed(marked.names) - set(leased)
+    names = marked.names - verdict.doomed_in(place).needed(marked.names) - set(leased)
     for stored in place.removal.stored(names):
         if stored.time_s is None or stored.time_s <= marked.time_s:
             yield stored

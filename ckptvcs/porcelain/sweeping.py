@@ -164,7 +164,16 @@ class _Sweeper:
         """What goes from which place, and the components of which that was the last copy."""
         self._left[one.place.name] -= one.kill.keys()
         facts = {"place": one.place.name, "objects": len(one.kill), "bytes": _size(one.kill.values())}
-        found = list(fates.facts(run=self._run.run, of=dict(self._gone(one.kill.keys())), more=facts))
+        gone, known = dict(self._gone(one.kill.keys())), self._verdict.looked.account.dropped
+        by_why: dict[str, dict[CheckpointId, tuple[str, ...]]] = {}
+        for identifier, components in gone.items():
+            why = known[identifier].why if identifier in known else ""
+            by_why.setdefault(why, {})[identifier] = components
+        found = [
+            entry
+            for why, some in by_why.items()
+            for entry in fates.facts(run=self._run.run, of=some, why=why, more=facts)
+        ]
         none = {"run": self._run.run, "components": [], "checkpoints": [], "gone": False, **facts}
         return found or [none]
 
