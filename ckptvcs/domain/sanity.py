@@ -120,7 +120,7 @@ def _about(going: Going, facts: Facts, yes_delete: int | None) -> Iterator[Stop]
             what=f"the clock of '{going.place}' is {abs(going.skew_s):.0f} s {ahead} ours",
             next_step="set the clock that is wrong",
         )
-    if going.total and going.nbytes > going.total * MOST and yes_delete != facts.dropped:
+    if facts.dropped and going.nbytes > going.total * MOST and yes_delete != facts.dropped:
         yield Stop(
             kind="much",
             what=f"{going.nbytes / going.total:.0%} of the bytes in '{going.place}' would go",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from ckptvcs.domain import fates, remote_files, sanity
 from ckptvcs.domain.keeping import seconds
-from ckptvcs.errors import NeedsPerson, RefMoved, UsageError
+from ckptvcs.errors import Conflict, NeedsPerson, RefMoved, UsageError
 from ckptvcs.porcelain import asking, ledger, marks, places, retention, sweeping
 from ckptvcs.porcelain.leases import MARKS
 from ckptvcs.porcelain.survey import Survey, survey
@@ -52,6 +52,8 @@ class Options:
     """Whether nobody else is asked: then only the local cache can be collected."""
     now: datetime | None = None
     """The time to decide for; None for now."""
+    planned: Mapping[CheckpointId, tuple[str, ...]] | None = None
+    """What a plan drops that a person has looked at: then it is that, or nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +182,12 @@ def _collect(run: _Run, *, dry_run: bool) -> Report:
     run.notes += answers.notes
     now = run.options.now or run.repo.now()
     verdict = retention.judge(run.repo, run.places, now=now, elsewhere=answers.refs, needed=answers.needed)
+    if run.options.planned is not None and verdict.dropped() != dict(run.options.planned):
+        raise Conflict(
+            "the plan was not carried out",
+            why="a git remote or a neighbour has changed what is needed since it was made",
+            next_step="make a new one with 'ckpt policy plan', and look at it",
+        )
     surveys = [
         survey(place, verdict, leased[place.name], writer=run.writer, grace_s=run.grace_s(place))
         for place in run.places
@@ -247,7 +255,14 @@ def _stops(
         going=[one.going for one in surveys if one.going is not None],
         silent=answers.silent,
     )
-    return list(sanity.stops(facts, yes_delete=run.options.yes_delete, accept_policy=run.options.accept_policy))
+    agreed = run.options.planned is not None  # a person has looked at what goes
+    return list(
+        sanity.stops(
+            facts,
+            yes_delete=len(dropped) if agreed else run.options.yes_delete,
+            accept_policy=agreed or run.options.accept_policy,
+        )
+    )
 
 
 def needs_person(stops: Sequence[Stop]) -> NeedsPerson:

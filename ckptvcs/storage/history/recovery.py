@@ -39,6 +39,17 @@ def heads(history: History) -> dict[str, CommitId]:
     return found
 
 
+def tag_times(history: History) -> dict[str, float]:
+    """When annotated tags were made, in seconds since the epoch, by name; a plain one has no time."""
+    found = {}
+    for tag in history.tags():
+        with git_errors(f"read tag '{tag.name}'"):
+            target = history.repo[history.repo.references[f"refs/tags/{tag.name}"].target]
+        if isinstance(target, pygit2.Tag) and target.tagger is not None:
+            found[tag.name] = float(target.tagger.time)
+    return found
+
+
 def staged(history: History, wanted: Callable[[str], bool], *, limit: int) -> Iterator[tuple[str, bytes | None]]:
     """Files that are staged in any worktree, by their paths, and their bytes; None for one of more than `limit` bytes.
 
