@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 import pygit2
@@ -42,6 +43,7 @@ def census(history: History, tips: Sequence[str], wanted: Wanted) -> Iterator[Co
     """
     repo = history.repo
     trees: dict[pygit2.Oid, Files] = {}
+    ids: dict[str, CommitId] = {}  # a commit is named by all that follow it
     with git_errors("read the history"):
         walker = repo.walk(None, SortMode.TOPOLOGICAL | SortMode.TIME | SortMode.REVERSE)
         for tip in tips:
@@ -50,9 +52,10 @@ def census(history: History, tips: Sequence[str], wanted: Wanted) -> Iterator[Co
                 walker.push(commit.id)
         for each in walker:
             files = _files(repo, each.tree_id, wanted, trees)
-            yield Counted(
-                CommitId(str(each.id)), tuple(CommitId(str(p)) for p in each.parent_ids), each.commit_time, files
-            )
+            name = CommitId(str(each.id))
+            ids[name] = name
+            parents = tuple(ids.get(str(parent), CommitId(str(parent))) for parent in each.parent_ids)
+            yield Counted(name, parents, each.commit_time, files)
 
 
 def _peeled(found: pygit2.Object) -> pygit2.Commit | None:
@@ -70,9 +73,9 @@ def _files(repo: pygit2.Repository, tree: pygit2.Oid, wanted: Wanted, known: dic
     for entry in repo[tree]:  # type: ignore[attr-defined]
         name = entry.name or ""
         if entry.type == ObjectType.TREE:
-            found += [(f"{name}/{path}", blob) for path, blob in _files(repo, entry.id, wanted, known)]
+            found += [(sys.intern(f"{name}/{path}"), blob) for path, blob in _files(repo, entry.id, wanted, known)]
         elif entry.type == ObjectType.BLOB and wanted(name):
-            found.append((name, BlobId(str(entry.id))))
+            found.append((sys.intern(name), BlobId(str(entry.id))))
     files = tuple(found)
     if (
         not files or len(known) < _REMEMBERED
@@ -81,4 +84,4 @@ def _files(repo: pygit2.Repository, tree: pygit2.Oid, wanted: Wanted, known: dic
     return files
 
 
-_REMEMBERED = 200_000
+_REMEMBERED = 1000
