@@ -161,8 +161,8 @@ def doomed(inventory: Inventory, kept: Mapping[CheckpointId, frozenset[str]], fo
         foreign: names that somebody else needs.
     """
     live, dead, live_lists, dead_lists = _Names(), _Names(), _Names(), _Names()
-    for identifier, slim in inventory.checkpoints.items():
-        components = kept.get(identifier, frozenset())
+    for slim in inventory.slims():
+        components = kept.get(slim.id, frozenset())
         for name, part in slim.parts.items():
             (live if name in components else dead).add(part.names, part.sizes)
         (live if components else dead).add(slim.files.names, slim.files.sizes)

@@ -24,6 +24,7 @@ from ckptvcs.paths import printable
 from ckptvcs.storage.dvc.pointer import read_pointer
 from ckptvcs.storage.history.blobs import read_all
 from ckptvcs.storage.history.census import census
+from ckptvcs.storage.history.repository import CommitId  # noqa: TC001 - msgspec looks types up when it runs
 from ckptvcs.storage.names import DIR_SUFFIX, ObjectName
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from ckptvcs.storage.dvc.pointer import Pointer
     from ckptvcs.storage.history.census import Counted
-    from ckptvcs.storage.history.repository import BlobId, CommitId, History
+    from ckptvcs.storage.history.repository import BlobId, History
 
 _MAX_FOREIGN: Final = 16 << 20
 _TOKEN: Final = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?:\.dir)?(?![0-9a-f])")
@@ -39,11 +40,9 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_./=-]*\Z")
 Sizes = dict[tuple[int, ...], tuple[int, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True, gc=False):
     """The objects of one component."""
 
-    role: str
     names: bytes
     """16 bytes for each object."""
     sizes: tuple[int, ...]
@@ -54,9 +53,8 @@ class Part:
         return ((self.names[16 * n : 16 * n + 16], size) for n, size in enumerate(self.sizes))
 
 
-@dataclass(frozen=True, slots=True)
-class Slim:
-    """A checkpoint."""
+class Brief(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A checkpoint, without its objects."""
 
     id: CheckpointId
     commit: CommitId
@@ -66,11 +64,18 @@ class Slim:
     time: float
     """When it was saved, in seconds since the epoch."""
     step: int | None
-    metrics: Mapping[str, float]
+    metrics: dict[str, float]
     grade: str
     reason: str
     parents: tuple[CheckpointId, ...]
-    parts: Mapping[str, Part]
+    roles: dict[str, str]
+    """Of its components, by name."""
+
+
+class Slim(Brief, frozen=True, gc=False, array_like=True):
+    """A checkpoint."""
+
+    parts: dict[str, Part]
     """Its components, by name."""
     files: Part
     """Its files that belong to no component."""
@@ -79,7 +84,7 @@ class Slim:
     directory_nbytes: int
 
     def objects(self, components: Iterable[str]) -> Iterator[tuple[bytes, int]]:
-        """The objects of some components; those of none that belong to no component, but for the list of files."""
+        """The objects of some components, and those of none, but for the list of files."""
         for name in components:
             yield from self.parts[name].objects()
         yield from self.files.objects()
@@ -89,7 +94,8 @@ class Slim:
 class Inventory:
     """What a history holds."""
 
-    checkpoints: dict[CheckpointId, Slim] = field(default_factory=dict)
+    checkpoints: dict[CheckpointId, Brief] = field(default_factory=dict)
+    """Each is a `Slim`, where its objects are known."""
     parents: dict[CommitId, tuple[CommitId, ...]] = field(default_factory=dict)
     """Of every commit."""
     held: dict[CommitId, tuple[CheckpointId, ...]] = field(default_factory=dict)
@@ -101,6 +107,16 @@ class Inventory:
     unreadable: list[str] = field(default_factory=list)
     """What cannot be read, in words."""
 
+    def slim(self, identifier: CheckpointId) -> Slim:
+        """A checkpoint whose objects are known."""
+        found = self.checkpoints[identifier]
+        assert isinstance(found, Slim)
+        return found
+
+    def slims(self) -> Iterator[Slim]:
+        """All of them."""
+        return map(self.slim, self.checkpoints)
+
     def line(self, tip: CommitId) -> Iterator[CheckpointId]:
         """What is held at a commit, then the checkpoints that its first parents made, newest first."""
         yield from self.held.get(tip, ())
@@ -111,28 +127,33 @@ class Inventory:
             at = parents[0] if parents else None
 
 
-def take(history: History, variables: Mapping[str, str], tips: Sequence[str]) -> Inventory:
+def take(
+    history: History, variables: Mapping[str, str], tips: Sequence[str], *, onto: Inventory | None = None
+) -> Inventory:
     """Look at everything that can be reached from some commits.
 
     Args:
         history: the repository.
         variables: the environment of git.
         tips: git ids of commits, or of tags of them.
+        onto: what is known already, of commits and all that is behind them; it grows.
 
     Raises:
         StorageError: git cannot read its history.
     """
-    with _undisturbed():
-        counted = list(census(history, tips, _tells_of_data))
+    inventory = onto or Inventory()
+    with undisturbed():
+        counted = list(census(history, tips, _tells_of_data, known=inventory.parents.keys()))
         reader = _Reader(history, variables, counted)
-        inventory = Inventory(foreign=reader.foreign, unreadable=reader.unreadable)
+        inventory.foreign |= reader.foreign
+        inventory.unreadable += reader.unreadable
         for one in counted:
             _enter(inventory, one, reader)
     return inventory
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """Python looks for garbage ever more often among millions of things of which none is any; that took a third of the time."""
     was_on = gc.isenabled()
     gc.disable()
@@ -302,19 +323,20 @@ def _slim(commit: CommitId, data: bytes, directory: ObjectName, known: Sizes) ->
         grade=intern(manifest.grade),
         reason=intern(manifest.reason),
         parents=tuple(CheckpointId(intern(parent)) for parent in manifest.parents),
-        parts={intern(c.name): _part(c.role, c.files, known) for c in manifest.components},
-        files=_part("", manifest.files, known),
+        roles={intern(c.name): intern(c.role) for c in manifest.components},
+        parts={intern(c.name): _part(c.files, known) for c in manifest.components},
+        files=_part(manifest.files, known),
         directory=bytes.fromhex(directory.removesuffix(DIR_SUFFIX)),
         directory_nbytes=_directory_nbytes(files),
     )
 
 
-def _part(role: str, files: Sequence[_File], known: Sizes) -> Part:
+def _part(files: Sequence[_File], known: Sizes) -> Part:
     names = bytes.fromhex("".join([file.md5 for file in files]))
     if len(names) != 16 * len(files):
         raise ValueError("a file has no proper name")
     sizes = tuple([file.size for file in files])
-    return Part(intern(role), names, known.setdefault(sizes, sizes))
+    return Part(names, known.setdefault(sizes, sizes))
 
 
 def _directory_nbytes(files: Sequence[_File]) -> int:

@@ -11,7 +11,7 @@ from pygit2.enums import ObjectType, SortMode
 from ckptvcs.storage.history.repository import BlobId, CommitId, git_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from ckptvcs.storage.history.repository import History
 
@@ -30,13 +30,14 @@ class Counted(NamedTuple):
     files: Files
 
 
-def census(history: History, tips: Sequence[str], wanted: Wanted) -> Iterator[Counted]:
+def census(history: History, tips: Sequence[str], wanted: Wanted, *, known: Collection[str] = ()) -> Iterator[Counted]:
     """Every commit that can be reached, parents before their children.
 
     Args:
         history: the repository.
         tips: git ids of commits, or of tags of them.
         wanted: by name, which files are told of.
+        known: commits that are left out, with all that is behind them, which is in it as well.
 
     Raises:
         StorageError: git cannot read one of them.
@@ -46,16 +47,36 @@ def census(history: History, tips: Sequence[str], wanted: Wanted) -> Iterator[Co
     ids: dict[str, CommitId] = {}  # a commit is named by all that follow it
     with git_errors("read the history"):
         walker = repo.walk(None, SortMode.TOPOLOGICAL | SortMode.TIME | SortMode.REVERSE)
+        new = False
         for tip in tips:
-            found = repo[tip]
-            if (commit := _peeled(found)) is not None:
+            commit = _peeled(repo[tip]) if tip not in known else None
+            if commit is not None and str(commit.id) not in known:
+                new = True
                 walker.push(commit.id)
+        for edge in _edges(repo, tips, known) if new else ():
+            walker.hide(edge)
         for each in walker:
             files = _files(repo, each.tree_id, wanted, trees)
             name = CommitId(str(each.id))
             ids[name] = name
             parents = tuple(ids.get(str(parent), CommitId(str(parent))) for parent in each.parent_ids)
             yield Counted(name, parents, each.commit_time, files)
+
+
+def _edges(repo: pygit2.Repository, tips: Sequence[str], known: Collection[str]) -> list[pygit2.Oid]:
+    """The known commits that new ones begin at."""
+    found, seen = list[pygit2.Oid](), set[str]()
+    left = [tip for tip in tips if tip not in known] if known else []
+    while left:
+        tip = left.pop()
+        commit = _peeled(repo[tip])
+        for parent in commit.parent_ids if commit is not None and tip not in seen else ():
+            if str(parent) in known:
+                found.append(parent)
+            else:
+                left.append(str(parent))
+        seen.add(tip)
+    return found
 
 
 def _peeled(found: pygit2.Object) -> pygit2.Commit | None:
