@@ -14,7 +14,7 @@ from ckptvcs.domain.reasons import Line, Member, Pin, View
 from ckptvcs.domain.remote_files import GRACE_S
 from ckptvcs.domain.revisions import mode_of
 from ckptvcs.paths import printable
-from ckptvcs.porcelain import account, inventory, remembered
+from ckptvcs.porcelain import account, inventory, lost, remembered
 from ckptvcs.storage.history import recovery
 from ckptvcs.storage.history.repository import HEADS, TAGS, CommitId
 
@@ -39,6 +39,8 @@ class Looked:
     inventory: Inventory
     view: View
     account: Account
+    lost: set[str]
+    """Commits that nothing leads to."""
     refs: Mapping[str, str]
     """Every ref that was looked at, those of remotes under `REMOTE:REF`, and what it names."""
 
@@ -66,7 +68,8 @@ def look(repo: Repository, elsewhere: Mapping[str, str] | None = None, *, briefl
     found = remembered.take(repo, every) if briefly else inventory.take(repo.history, repo.around.variables, every)
     said = account.read(repo)
     view = _view(repo, found, said, refs, heads)
-    return Looked(inventory=found, view=view, account=said, refs=refs)
+    nothing_leads_to = set[str]() if briefly else lost.add(repo, found)
+    return Looked(inventory=found, view=view, account=said, refs=refs, lost=nothing_leads_to)
 
 
 def refs_here(repo: Repository) -> dict[str, str]:
