@@ -222,7 +222,7 @@ def _write_safetensors(repo: Repository, plan: ExportPlan, tmp: Path) -> None:
 
 def _write_hf(repo: Repository, plan: ExportPlan, tmp: Path) -> None:
     manifest = plan.checkpoint.manifest
-    names = manifest.source.metadata if manifest.source.format == "hf" else {}
+    names = manifest.source.header if manifest.source.format == "hf" else {}
     tmp.mkdir()
     for component in manifest.components:
         _keep_files(repo, plan.checkpoint, component, tmp)
@@ -276,7 +276,7 @@ class _Tensors:
         names = [c.name for c in checkpoint.manifest.components if c.encoding == "tree"]
         artifact = Artifact(names, open_component_file(repo, checkpoint))
         source = checkpoint.manifest.source
-        self._metadata = source.metadata if source.format == "safetensors" else {}
+        self._metadata = source.header if source.format == "safetensors" else {}
         self._leaves = dict(named_leaves(build(artifact, NeutralBuilder, [component])[component]))
         for name, leaf in self._leaves.items():
             if leaf.dtype not in dtypes.SAFETENSORS or "expand" in leaf.attrs:
