@@ -22,7 +22,7 @@ from ckptvcs.formats.tree_file import Stored
 from ckptvcs.porcelain import given
 from ckptvcs.porcelain.checkpoints import require_checkpoint
 from ckptvcs.porcelain.describe import ref_of
-from ckptvcs.porcelain.load import load, open_component_file
+from ckptvcs.porcelain.load import State, load, open_component_file
 from ckptvcs.storage import files
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _as_lightning(checkpoint: Checkpoint, state: Mapping[str, Any]) -> dict[str,
 
 def _state(repo: Repository, plan: ExportPlan) -> Any:
     state = load(repo, plan.checkpoint.commit, allow_pickle=plan.allow_pickle, track=plan.checkpoint.manifest.track)
-    return {key: state[key] for key in state} if hasattr(state, "keys") and type(state) is not dict else state
+    return state.whole() if isinstance(state, State) else state
 
 
 def _torch_save(state: Any, file: BinaryIO) -> None:

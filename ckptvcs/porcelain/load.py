@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator, Mapping
+from copy import copy as shallow_copy
 from typing import TYPE_CHECKING, Any
 
 from ckptvcs.errors import FormatError, NotFound, Refused
@@ -37,6 +38,12 @@ class State(Mapping[str, Any]):
 
     def __init__(self, root: dict[str, Any]) -> None:
         self._root = root
+
+    def whole(self) -> dict[str, Any]:
+        """What was committed, of the same type, with everything read."""
+        root = shallow_copy(self._root)
+        root.update((key, self[key]) for key in self._root)
+        return root
 
     def __getitem__(self, key: str) -> Any:
         value = self._root[key]
