@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ckptvcs.cli.options import dry_run_option, json_option, open_repo, pickle_option, track_option
+from ckptvcs.paths import printable
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from ckptvcs.porcelain.import_line import BranchPlan, Item
-    from ckptvcs.porcelain.importing import ImportPlan, Outcome, Wanted
+    from ckptvcs.porcelain.importing import ImportPlan, Outcome, Wanted, Watcher
+    from ckptvcs.progress import Progress
 
 
 @click.command()
@@ -58,12 +62,7 @@ def command(ctx: click.Context, /, *, patterns: tuple[str, ...], as_json: bool, 
         render.note(text)
     outcomes: tuple[Outcome, ...] = ()
     if not dry_run:
-        outcomes = importing.execute(
-            repo,
-            plan,
-            watch=lambda item, nbytes: waiting.progress(f"writing {item.looked.found.path.name}", nbytes),
-            told=lambda outcome: None if as_json else _say_outcome(outcome),
-        )
+        outcomes = importing.execute(repo, plan, _watcher(as_json=as_json))
     _tell(plan, outcomes, as_json=as_json, dry_run=dry_run)
     failed = [item for item in plan.items if item.status == "failed"] + [o for o in outcomes if o.failure]
     return 1 if failed else 0
@@ -84,6 +83,24 @@ def _wanted(options: dict[str, Any]) -> Wanted:
 
 
 # ------------------------------------------------------------------------------------------------------------- for people
+
+
+def _watcher(*, as_json: bool) -> Watcher:
+    from ckptvcs.cli import waiting
+    from ckptvcs.porcelain.importing import Watcher
+
+    class OnStderr(Watcher):
+        def reading(self, item: Item) -> AbstractContextManager[object]:
+            return waiting.busy(f"reading {item.looked.found.path.name}")
+
+        def writing(self, item: Item, nbytes: int) -> AbstractContextManager[Progress]:
+            return waiting.progress(f"writing {printable(item.looked.found.path.name)}", nbytes)
+
+        def told(self, outcome: Outcome) -> None:
+            if not as_json:
+                _say_outcome(outcome)
+
+    return OnStderr()
 
 
 def _tell(plan: ImportPlan, outcomes: tuple[Outcome, ...], *, as_json: bool, dry_run: bool) -> None:

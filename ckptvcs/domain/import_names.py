@@ -135,6 +135,7 @@ _METRIC: Final = re.compile(
     rf"[-_ ]?([+-]?\d{{1,9}}\.\d{{1,18}}(?:[eE][+-]?\d{{1,3}})?){_END}",
     re.IGNORECASE,
 )
+_COUNTED: Final = re.compile(rf"\A(?:.*_)?(?:{_OF_STEP}|epochs?|ep)_?\d+_(?=[A-Za-z])", re.IGNORECASE)
 _VERSION: Final = re.compile(r"-v\d+\Z")
 
 
@@ -164,6 +165,8 @@ def _common(stem: str) -> dict[str, str]:
     for pair in _PAIR.finditer(stem):
         key = pair[1].lower()
         kind = _ALIASES.get(key) or _ALIASES.get(key.rpartition("_")[2], pair[1])
+        if kind not in (STEP, EPOCH):
+            kind = _COUNTED.sub("", kind)  # `step100_val_loss=0.3` is no metric of its own
         if kind != STEP or pair[2].isdigit():
             values.setdefault(kind, pair[2])
     for metric in _METRIC.finditer(stem):

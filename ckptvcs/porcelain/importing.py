@@ -7,7 +7,6 @@ so an import that was interrupted goes on with what is missing, and one that is 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from ckptvcs.porcelain.target import find_target
 from ckptvcs.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ckptvcs.digest import Digest
     from ckptvcs.domain.import_names import Template
@@ -87,7 +86,21 @@ class Outcome:
     failure: CkptvcsError | None = None
 
 
-Watch = Callable[[Item, int], AbstractContextManager[Progress]]
+class Watcher:
+    """Who wants to see an import at work. This one does not look."""
+
+    def reading(self, item: Item) -> AbstractContextManager[object]:
+        """Be there while one is read and hashed."""
+        del item
+        return nullcontext()
+
+    def writing(self, item: Item, nbytes: int) -> AbstractContextManager[Progress]:
+        """Be there while so many bytes of one are written, and take the news of it."""
+        del item, nbytes
+        return nullcontext(silent)
+
+    def told(self, outcome: Outcome) -> None:
+        """Hear what became of one, as soon as it is known."""
 
 
 # --------------------------------------------------------------------------------------------------------------- plan
@@ -182,23 +195,21 @@ def _key(item: Item) -> str:
 def execute(
     repo: Repository,
     plan: ImportPlan,
-    *,
-    watch: Watch = lambda _, __: nullcontext(silent),
-    told: Callable[[Outcome], object] = lambda _: None,
+    watcher: Watcher | None = None,
 ) -> tuple[Outcome, ...]:
     """Commit what is new, branch by branch, in order. What cannot be read after all stops no other.
 
     Args:
         repo: the repository.
         plan: from `plan`.
-        watch: asked for somebody to tell about the bytes of one that is written, with their number.
-        told: told what became of each, as soon as it is known.
+        watcher: who wants to see it at work.
 
     Raises:
         StorageError: the disk is full, read-only or failing; what was told stands.
         Conflict: another process commits to one of the branches.
     """
     outcomes: list[Outcome] = []
+    watcher = watcher or Watcher()
     with ExitStack() as claims:
         for one in plan.branches:
             if one.new:
@@ -206,15 +217,22 @@ def execute(
         start = capture.code(repo).code.commit
         for one in plan.branches:
             for item in one.new:
-                outcome = _attempt(repo, plan, one, item, start=start, watch=watch)
+                outcome = _attempt(repo, plan, one, item, start=start, watcher=watcher)
                 outcomes.append(outcome)
-                told(outcome)
+                watcher.told(outcome)
     return tuple(outcomes)
 
 
 def _claim(repo: Repository, one: BranchPlan, claims: ExitStack) -> None:
     """Keep other imports and trainings away from a branch, and see that none was there since we looked."""
-    claim_branch(repo, one.branch, run=one.branch, wait_s=_CLAIM_WAIT_S)
+    try:
+        claim_branch(repo, one.branch, run=one.branch, wait_s=_CLAIM_WAIT_S)
+    except LockHeld as err:
+        raise LockHeld(
+            f"cannot import to branch '{one.branch}'",
+            why="another import, or a training, commits to it right now",
+            next_step="wait until it has ended, or name another branch with --branch",
+        ) from err
     claims.callback(release_branch, repo, one.branch)
     if repo.history.tip(find_target(repo, one.branch, None).ref) != one.tip:
         raise Conflict(
@@ -225,10 +243,10 @@ def _claim(repo: Repository, one: BranchPlan, claims: ExitStack) -> None:
 
 
 def _attempt(
-    repo: Repository, plan: ImportPlan, one: BranchPlan, item: Item, *, start: str | None, watch: Watch
+    repo: Repository, plan: ImportPlan, one: BranchPlan, item: Item, *, start: str | None, watcher: Watcher
 ) -> Outcome:
     try:
-        return Outcome(item=item, receipt=_import(repo, plan, one, item, start=start, watch=watch))
+        return Outcome(item=item, receipt=_import(repo, plan, one, item, start=start, watcher=watcher))
     except (StorageError, LockHeld):
         raise  # they are not about this one, and would stop the next one too
     except CkptvcsError as err:
@@ -236,16 +254,20 @@ def _attempt(
 
 
 def _import(
-    repo: Repository, plan: ImportPlan, one: BranchPlan, item: Item, *, start: str | None, watch: Watch
+    repo: Repository, plan: ImportPlan, one: BranchPlan, item: Item, *, start: str | None, watcher: Watcher
 ) -> commit.Receipt:
-    looked, found = item.looked, item.looked.found
+    with watcher.reading(item):
+        prepared = _prepared(repo, plan, one, item, start)
+    with watcher.writing(item, prepared.new_bytes) as progress:
+        return commit.execute(repo, prepared, progress)
+
+
+def _prepared(repo: Repository, plan: ImportPlan, one: BranchPlan, item: Item, start: str | None) -> commit.CommitPlan:
+    looked, found, wanted = item.looked, item.looked.found, plan.wanted
     inventory.check_as_seen(looked)
     content = inventory.digest_of(found, repo, silent, hints=False)
     what = incoming.from_path(
-        found.path,
-        allow_pickle=plan.wanted.allow_pickle,
-        follow_links=plan.wanted.follow_links,
-        leave_out=found.left_out,
+        found.path, allow_pickle=wanted.allow_pickle, follow_links=wanted.follow_links, leave_out=found.left_out
     )
     what = replace(what, source=_source(what, found, content), facts=_facts(what), watched=dict(looked.stamps))
     options = Options(
@@ -264,9 +286,7 @@ def _import(
         workspace=item == one.new[-1],
     )
     nothing = commit.Custody(code=Code(), patch=b"", environment=Environment())  # those of now did not make it
-    prepared = replace(commit.plan(repo, what, options, nothing), data=())
-    with watch(item, prepared.new_bytes) as progress:
-        return commit.execute(repo, prepared, progress)
+    return replace(commit.plan(repo, what, options, nothing), data=())
 
 
 def _source(what: incoming.Incoming, found: Found, content: Digest) -> SourceEntry:

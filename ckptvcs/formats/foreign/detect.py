@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from ckptvcs.errors import FormatError, UsageError
 from ckptvcs.formats.foreign import artifact_directory, dcp_directory, hf_directory, safetensors_source
 from ckptvcs.formats.foreign.heads import LEGACY_MAGIC, looks_like_safetensors
+from ckptvcs.formats.foreign.lightning_facts import scores_of
 from ckptvcs.formats.foreign.source import Source, facts_of
 from ckptvcs.formats.foreign.zip_pt import PtFile, looks_like_zip
 
@@ -129,9 +130,11 @@ def _open_directory(path: Path, *, follow_links: bool, leave_out: Collection[Pat
 def _open_pt(path: Path) -> Source:
     state = PtFile(path).state()
     lightning = isinstance(state, dict) and "pytorch-lightning_version" in state
-    return Source(
-        format="lightning" if lightning else "pt", name=path.name, state=state, facts=facts_of(state), watched=(path,)
-    )
+    facts = facts_of(state)
+    if lightning:
+        scores = scores_of(state, path.name)
+        facts |= {**scores, "metrics": {**scores["metrics"], **facts["metrics"]}}
+    return Source(format="lightning" if lightning else "pt", name=path.name, state=state, facts=facts, watched=(path,))
 
 
 def _open_legacy(path: Path) -> Source:
