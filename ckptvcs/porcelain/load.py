@@ -152,7 +152,8 @@ class Reading:
         root = self._root()
         if isinstance(root, _Pending):
             return root.read()
-        return State(root) if type(root) is dict else root
+        pending = isinstance(root, dict) and any(isinstance(value, _Pending) for value in dict.values(root))
+        return State(root) if type(root) is dict or pending else root
 
     def _root(self) -> Any:
         """What hangs at the root, with something pending wherever a component hangs."""
