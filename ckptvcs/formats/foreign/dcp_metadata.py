@@ -14,7 +14,7 @@ from ckptvcs.formats.foreign import pt_values
 from ckptvcs.formats.foreign.unpickle import Buildable, Interpreter, exactly
 from ckptvcs.formats.leaf import Inert, TorchAtom
 from ckptvcs.formats.mapped import MappedFile
-from ckptvcs.paths import check_path, printable
+from ckptvcs.paths import is_segment, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -200,4 +200,6 @@ def _place(info: Any) -> Place:
     exactly(int, offset, length)
     if info.get("transform_descriptors"):
         raise ValueError("its pieces are transformed, such as compressed")
-    return Place(file=check_path(file), offset=offset, length=length)
+    if not all(is_segment(part) for part in file.split("/")):
+        raise ValueError(f"a piece lies at '{file[:60]}', which is no path in the folder")
+    return Place(file=file, offset=offset, length=length)
