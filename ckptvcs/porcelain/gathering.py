@@ -116,6 +116,9 @@ class _Look:
                 self._file(path)
 
     def _folder(self, path: Path) -> None:
+        if self._format(path.parent) == "artifact":
+            self._add_folder(path.parent)
+            return
         for folder, folders, files in os.walk(path):
             here = Path(folder)
             folders[:] = sorted(name for name in folders if not name.startswith("."))

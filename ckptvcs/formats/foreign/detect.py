@@ -36,6 +36,8 @@ def folder_format(path: Path) -> str | None:
     """
     if artifact_directory.is_artifact(path):
         return "artifact"
+    if artifact_directory.is_component(path):
+        return None
     if dcp_directory.is_dcp(path):
         return "dcp"
     return "hf" if hf_directory.is_checkpoint(path) else None
