@@ -119,37 +119,47 @@ def _tell(plan: ImportPlan, outcomes: tuple[Outcome, ...], *, as_json: bool, dry
 def _say_branch(branch: BranchPlan) -> None:
     from ckptvcs.cli import render
 
-    new = len(branch.new)
-    render.answer(f"branch '{branch.branch}': {render.counted(new, 'checkpoint')} to import")
-    for item in branch.items:
-        render.answer(f"  {_line(item)}")
-        for text in item.facts.notes:
-            render.answer(f"        {render.text(text)}")
+    render.answer(f"branch '{render.text(branch.branch)}': {render.counted(len(branch.new), 'checkpoint')} to import")
+    rows = [_columns(item) for item in branch.items]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for item, row in zip(branch.items, rows, strict=True):
+        cells = [text.ljust(width) for text, width in zip(row, widths, strict=True) if width]
+        render.answer("  " + "  ".join([*cells, _remarks(item)]).rstrip())
+        for text in (*item.facts.notes, *item.looked.notes):
+            render.answer(f"    note: {render.text(text)}")
 
 
-_WORDS = {"new": "new", "there": "there", "same": "same", "failed": "cannot"}
+_WORDS = {"new": "new", "there": "there", "same": "same", "failed": "failed"}
 
 
-def _line(item: Item) -> str:
+def _columns(item: Item) -> list[str]:
     from ckptvcs.cli import render
 
     facts = item.facts
-    parts = [
-        f"{_WORDS[item.status]:<6}",
+    return [
+        _WORDS[item.status],
         f"step {facts.step}" if facts.step is not None else "",
         f"epoch {render.number(facts.epoch)}" if facts.epoch is not None else "",
         render.when(item.looked.date),
         f"{render.size(item.nbytes):>9}",
         item.looked.format,
         render.text(item.shown),
-        render.listed(dict(facts.metrics)),
-        "best" if item.best else "",
-        f"(same bytes as {render.text(item.same_as)})" if item.same_as else "",
-        f"(checkpoint {item.checkpoint[:10]})" if item.checkpoint else "",
     ]
-    if item.status == "new" and item.kept is not None:
-        parts.append("kept" if item.kept else "not kept")
-    return "  ".join(part for part in parts if part)
+
+
+def _remarks(item: Item) -> str:
+    """What else there is to say: metrics, why it is no checkpoint of its own, what the policy would do."""
+    from ckptvcs.cli import render
+
+    kept = "" if item.status != "new" or item.kept is None else "kept" if item.kept else "not kept"
+    parts = [
+        render.listed(dict(item.facts.metrics)),
+        "best" if item.best else "",
+        f"same bytes as {render.text(item.same_as)}" if item.same_as else "",
+        f"checkpoint {item.checkpoint[:10]}" if item.checkpoint else "",
+        kept,
+    ]
+    return "; ".join(filter(None, parts))
 
 
 def _say_outcome(outcome: Outcome) -> None:
@@ -195,7 +205,7 @@ def _say_total(plan: ImportPlan, outcomes: tuple[Outcome, ...], *, dry_run: bool
     said += [f"{failed} cannot be imported"] if failed else []
     said += [f"{render.counted(len(plan.others), 'other file')} left out"] if plan.others else []
     render.answer("; ".join(said))
-    if dry_run:
+    if dry_run and plan.new:
         kept = sum(bool(item.kept) for item in plan.new)
         policy = f"'retain' of ckpt.yaml would keep {kept} of them" if plan.has_policy else ""
         render.answer(policy or "all of them would be kept: ckpt.yaml has no section 'retain'")
