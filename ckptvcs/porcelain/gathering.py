@@ -60,17 +60,18 @@ class Gathered:
     notes: tuple[str, ...]
 
 
-def gather(patterns: Sequence[str], *, besides: Path) -> Gathered:
+def gather(patterns: Sequence[str], *, root: Path, directory: str) -> Gathered:
     """Find what patterns mean.
 
     Args:
         patterns: paths, or patterns with `*`, `?`, `[...]` and `**`. A folder means all checkpoints in it.
-        besides: the folder of the artifacts of the repository, which are commits already.
+        root: of the repository; it is no checkpoint, whatever lies in it.
+        directory: that of its artifacts, relative to the root: they are commits already.
 
     Raises:
         UsageError: a path does not exist, or nothing was found at all.
     """
-    look = _Look(besides)
+    look = _Look(root, directory)
     for pattern in patterns:
         look.take(pattern)
     if not look.found:
@@ -90,8 +91,9 @@ def gather(patterns: Sequence[str], *, besides: Path) -> Gathered:
 class _Look:
     """What was found so far."""
 
-    def __init__(self, besides: Path) -> None:
-        self._besides = besides
+    def __init__(self, root: Path, directory: str) -> None:
+        self._root = root.resolve()
+        self._besides = self._root / directory
         self._formats: dict[Path, str | None] = {}
         self.found: dict[Path, Found] = {}
         self.others: set[Path] = set()
@@ -142,8 +144,10 @@ class _Look:
 
     def _whole(self, path: Path) -> Path | None:
         """The checkpoint folder that a file is a part of."""
-        for folder in list(path.parents)[:_ABOVE]:
+        for above, folder in enumerate(list(path.parents)[:_ABOVE]):
             kind = self._format(folder)
+            if kind == "hf" and above and not says_when(folder.name):
+                continue  # a model beside a folder does not make what is in that folder a part of it
             if kind is not None:
                 return None if kind == "hf" and _stands_alone(path) else folder
         return None
@@ -168,10 +172,22 @@ class _Look:
     def _format(self, path: Path) -> str | None:
         if path not in self._formats:
             try:
-                self._formats[path] = detect.folder_format(path)
+                self._formats[path] = self._look_at(path)
             except OSError:
                 self._formats[path] = None  # what cannot be listed holds nothing for us
         return self._formats[path]
+
+    def _look_at(self, path: Path) -> str | None:
+        if self._root.is_relative_to(path.resolve()):
+            return None
+        kind = detect.folder_format(path)
+        return "hf" if kind is None and says_when(path.name) and _holds_parts(path) else kind
+
+
+def _holds_parts(path: Path) -> bool:
+    """Whether the checkpoints that lie in a folder are called by their roles: `model.pt`, `optimizer.pt`."""
+    names = [entry.name for entry in path.iterdir() if entry.name.lower().endswith(SUFFIXES)]
+    return bool(names) and all(role_of(stem_of(name)) != EXTRA for name in names)
 
 
 def _stands_alone(path: Path) -> bool:

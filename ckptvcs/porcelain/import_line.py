@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ckptvcs.domain.import_names import Facts
     from ckptvcs.porcelain.inventory import Looked
     from ckptvcs.porcelain.repo import Repository
-    from ckptvcs.progress import Progress
     from ckptvcs.storage.history.repository import CommitId
 
 Status = Literal["new", "there", "same", "failed"]
@@ -79,7 +78,7 @@ class BranchPlan:
         return tuple(item for item in self.items if item.status == "new")
 
 
-def plan_branch(repo: Repository, items: Sequence[Item], *, branch: str, track: str, progress: Progress) -> BranchPlan:
+def plan_branch(repo: Repository, items: Sequence[Item], *, branch: str, track: str) -> BranchPlan:
     """Decide what goes to a branch.
 
     Args:
@@ -87,7 +86,6 @@ def plan_branch(repo: Repository, items: Sequence[Item], *, branch: str, track: 
         items: what was found for it.
         branch: its name.
         track: the track.
-        progress: told about bytes that are hashed.
 
     Raises:
         UsageError, Refused: there can be no branch of that name.
@@ -99,7 +97,7 @@ def plan_branch(repo: Repository, items: Sequence[Item], *, branch: str, track: 
     places = in_order([item.moment for item in readable])
     ordered = [readable[n] for n in places]
     known = _by_digest(history)
-    placed = _settle(ordered, known, _groups(repo, ordered, history, progress))
+    placed = _settle(ordered, known, _groups(repo, ordered, history))
     placed = _without_late(placed, history[0] if history else None)
     failed = [item for item in items if item.failure is not None]
     rest = sorted(failed, key=lambda item: natural(item.shown))
@@ -120,7 +118,7 @@ def _by_digest(history: Sequence[Checkpoint]) -> dict[str, Checkpoint]:
 
 
 def _groups(
-    repo: Repository, items: Sequence[Item], history: Sequence[Checkpoint], progress: Progress
+    repo: Repository, items: Sequence[Item], history: Sequence[Checkpoint]
 ) -> list[tuple[Digest | None, list[Item]]]:
     """Items of the same bytes together, with their digest. Only what has the size of another one is read."""
     sizes = Counter(item.nbytes for item in items)
@@ -132,7 +130,7 @@ def _groups(
         key = by_place.get(place)
         if key is None:
             alike = sizes[item.nbytes] > 1 or str(item.nbytes) in imported
-            digest = inventory.digest_of(item.looked.found, repo, progress, hints=True) if alike else None
+            digest = inventory.digest_of(item.looked.found, repo, hints=True) if alike else None
             key = by_place[place] = digest or place
             groups.setdefault(key, (digest, []))
         groups[key][1].append(item)

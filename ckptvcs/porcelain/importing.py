@@ -30,7 +30,7 @@ from ckptvcs.porcelain.target import find_target
 from ckptvcs.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from ckptvcs.digest import Digest
     from ckptvcs.domain.import_names import Template
@@ -106,35 +106,28 @@ class Watcher:
 # --------------------------------------------------------------------------------------------------------------- plan
 
 
-def plan(
-    repo: Repository, patterns: Sequence[str], wanted: Wanted, told: Callable[[str], object] = lambda _: None
-) -> ImportPlan:
+def plan(repo: Repository, patterns: Sequence[str], wanted: Wanted) -> ImportPlan:
     """Look at everything, change nothing. `--dry-run` prints what this returns.
 
     Args:
         repo: the repository.
         patterns: paths, or patterns with `*`, `?`, `[...]` and `**`.
         wanted: what the user said.
-        told: told the name of what is looked at.
 
     Raises:
         UsageError: a path does not exist, nothing was found, or there can be no such branch.
         Refused: there can be no such branch.
     """
     track = check_track(wanted.track or repo.config.track)
-    gathered = gather(patterns, besides=(repo.root / repo.config.directory).resolve())
+    gathered = gather(patterns, root=repo.root, directory=repo.config.directory)
     runs = run_names({_parts(repo, found.home) for found in gathered.found})
     now = repo.now()
     by_branch: dict[str, list[Item]] = {}
     for found in gathered.found:
-        told(found.path.name)
         looked = inventory.look(found, now=now, allow_pickle=wanted.allow_pickle, follow_links=wanted.follow_links)
         item = _item(looked, wanted, runs[_parts(repo, found.home)])
         by_branch.setdefault(item.branch, []).append(item)
-    branches = [
-        plan_branch(repo, items, branch=branch, track=track, progress=silent)
-        for branch, items in sorted(by_branch.items())
-    ]
+    branches = [plan_branch(repo, items, branch=branch, track=track) for branch, items in sorted(by_branch.items())]
     return ImportPlan(
         wanted=wanted,
         track=track,
@@ -265,7 +258,7 @@ def _import(
 def _prepared(repo: Repository, plan: ImportPlan, one: BranchPlan, item: Item, start: str | None) -> commit.CommitPlan:
     looked, found, wanted = item.looked, item.looked.found, plan.wanted
     inventory.check_as_seen(looked)
-    content = inventory.digest_of(found, repo, silent, hints=False)
+    content = inventory.digest_of(found, repo, hints=False)
     what = incoming.from_path(
         found.path, allow_pickle=wanted.allow_pickle, follow_links=wanted.follow_links, leave_out=found.left_out
     )

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from ckptvcs.porcelain.gathering import Found
     from ckptvcs.porcelain.repo import Repository
-    from ckptvcs.progress import Progress
 
 DIGEST: Final = "ckptvcs:digest"
 """Key of the metadata of a source: `blake3:` and the digest of its bytes."""
@@ -125,13 +124,12 @@ def _date(found: Found, now: datetime) -> tuple[datetime, list[str]]:
 # -------------------------------------------------------------------------------------------------------------- digests
 
 
-def digest_of(found: Found, repo: Repository, progress: Progress, *, hints: bool) -> Digest:
+def digest_of(found: Found, repo: Repository, *, hints: bool) -> Digest:
     """The digest of all its bytes: of the file, or of the paths and digests of the files of a folder.
 
     Args:
         found: where it is.
         repo: the repository, whose index remembers what files held.
-        progress: told about bytes that are done with.
         hints: believe the index where nothing about a file changed since; else read it, and tell the index.
 
     Raises:
@@ -139,9 +137,9 @@ def digest_of(found: Found, repo: Repository, progress: Progress, *, hints: bool
     """
     try:
         if not found.is_folder:
-            return _digest_of_file(found.path, repo, progress, hints=hints)
+            return _digest_of_file(found.path, repo, hints=hints)
         lines = (
-            f"{file.relative_to(found.path).as_posix()}\0{_digest_of_file(file, repo, progress, hints=hints)}\n"
+            f"{file.relative_to(found.path).as_posix()}\0{_digest_of_file(file, repo, hints=hints)}\n"
             for file in sorted(found.files)
         )
         return digest_of_parts(line.encode("utf-8", "surrogateescape") for line in lines)
@@ -150,21 +148,19 @@ def digest_of(found: Found, repo: Repository, progress: Progress, *, hints: bool
         raise UsageError(f"cannot read '{err.filename or found.path}'", why=why, next_step="check it") from err
 
 
-def _digest_of_file(path: Path, repo: Repository, progress: Progress, *, hints: bool) -> Digest:
+def _digest_of_file(path: Path, repo: Repository, *, hints: bool) -> Digest:
     info = path.stat()
     known = repo.index.ref_of(str(path), info) if hints else None
     if known is not None:
-        progress(info.st_size)
         return known.digest
-    digest = digest_of_parts(_pieces(path, progress))
+    digest = digest_of_parts(_pieces(path))
     if not hints:
         ref = ObjectRef(name=ObjectName(""), nbytes=info.st_size, digest=digest)
         repo.index.saw([(str(path), info, ref)])
     return digest
 
 
-def _pieces(path: Path, progress: Progress) -> Iterator[bytes]:
+def _pieces(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while piece := file.read(_PIECE):
             yield piece
-            progress(len(piece))

@@ -36,7 +36,7 @@ def put(root: Path, *names: str) -> None:
 
 
 def found(at: Path, *patterns: str) -> list[str]:
-    return shown(gather(patterns, besides=at / "checkpoints"), at)
+    return shown(gather(patterns, root=at / "repo", directory="checkpoints"), at)
 
 
 def shown(gathered: Gathered, at: Path) -> list[str]:
@@ -92,7 +92,7 @@ def test_what_several_patterns_mean_counts_once(at: Path):
 def test_a_part_of_a_checkpoint_folder_stands_for_the_folder(pattern: str, at: Path):
     put(at, *HF, "hf/checkpoint-5/config.json")
 
-    (one,) = gather([pattern], besides=at / "checkpoints").found
+    (one,) = gather([pattern], root=at / "repo", directory="checkpoints").found
 
     assert one.path == at / "hf/checkpoint-5"
     assert one.is_folder
@@ -111,7 +111,7 @@ def test_a_folder_of_a_run_is_a_checkpoint_without_those_that_lie_in_it(at: Path
     put(at, *HF, "hf/model.safetensors", "hf/config.json", "hf/logs/events", "hf/step_7.pt")
 
     for pattern in ("hf", "hf/**", "hf/model.safetensors"):
-        outer = {one.path: one for one in gather([pattern], besides=at / "checkpoints").found}[at / "hf"]
+        outer = {one.path: one for one in gather([pattern], root=at / "repo", directory="checkpoints").found}[at / "hf"]
         assert {file.name for file in outer.files} == {"model.safetensors", "config.json", "events"}
         assert set(outer.left_out) == {at / "hf/checkpoint-5", at / "hf/step_7.pt"}
         assert outer.home == at / "hf"
@@ -128,7 +128,7 @@ def test_what_is_no_checkpoint_is_told(at: Path):
     put(at, "runs/a.pt", "runs/log.txt", "runs/tokenizer.json")
     (at / "runs/vocab.bin").write_bytes(b"words")
 
-    gathered = gather(["runs/*"], besides=at / "checkpoints")
+    gathered = gather(["runs/*"], root=at / "repo", directory="checkpoints")
 
     assert shown(gathered, at) == ["runs/a.pt"]
     assert [path.name for path in gathered.others] == ["log.txt", "tokenizer.json", "vocab.bin"]
@@ -137,7 +137,7 @@ def test_what_is_no_checkpoint_is_told(at: Path):
 def test_a_pattern_that_nothing_fits_is_told(at: Path):
     put(at, "a.pt")
 
-    assert gather(["*.pt", "*.ckpt"], besides=at / "checkpoints").notes == ("nothing fits '*.ckpt'",)
+    assert gather(["*.pt", "*.ckpt"], root=at / "repo", directory="checkpoints").notes == ("nothing fits '*.ckpt'",)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_nothing_to_import_is_an_error(pattern: str, why: str, at: Path):
     (at / "a.txt").write_text("x")
 
     with pytest.raises(UsageError) as caught:
-        gather([pattern], besides=at / "checkpoints")
+        gather([pattern], root=at / "repo", directory="checkpoints")
 
     assert why in caught.value.why
     assert caught.value.next_step
@@ -175,3 +175,33 @@ def test_what_cannot_be_listed_holds_nothing(at: Path):
     (at / "runs/secret").chmod(0)
 
     assert found(at, "runs/**/*.pt") == ["runs/a.pt"]
+
+
+def test_a_folder_of_a_step_that_holds_its_parts_is_a_checkpoint(at: Path):
+    put(
+        at, "exp/step_10/model.pt", "exp/step_10/optimizer.pt", "exp/step_20/weights.safetensors", "exp/step_20/log.txt"
+    )
+
+    gathered = gather(["exp/**/*.pt", "exp/*"], root=at / "repo", directory="checkpoints")
+
+    assert shown(gathered, at) == ["exp/step_10", "exp/step_20"]
+    assert {one.home for one in gathered.found} == {at / "exp"}
+
+
+def test_a_folder_of_a_run_whose_name_has_a_number_is_no_checkpoint(at: Path):
+    put(at, "train-epochs-100/best.pt", "train-epochs-100/last.pt")
+
+    assert found(at, "train-epochs-100") == ["train-epochs-100/best.pt", "train-epochs-100/last.pt"]
+
+
+def test_a_model_in_a_folder_above_takes_nothing_in(at: Path):
+    put(at, "home/model.safetensors", "home/runs/a/x.pt")
+
+    assert found(at, "home/runs/**/*.pt") == ["home/runs/a/x.pt"]
+
+
+def test_the_root_of_the_repository_is_no_checkpoint(at: Path):
+    put(at, "repo/model.safetensors", "repo/config.json", "repo/x.pt")
+
+    assert found(at, "repo") == ["repo/model.safetensors", "repo/x.pt"]
+    assert found(at, "repo/*.safetensors") == ["repo/model.safetensors"]
