@@ -85,6 +85,7 @@ _NUMBERED: Final = re.compile(r"(?:version|ver|v|run|trial|seed|fold|rank|exp|tr
 _ROOT: Final = "imported"
 """The run of what lies in the root of a repository, whose name is not that of a training."""
 _MAX_NAME: Final = 100
+"""Bytes; git keeps branches as files."""
 
 
 def run_names(folders: Iterable[Parts]) -> Mapping[Parts, str]:
@@ -122,8 +123,8 @@ def _telling(folder: Parts) -> list[Parts]:
 
 def _joined(groups: list[Parts], depth: int) -> str:
     parts = [part for group in reversed(groups[:depth]) for part in group]
-    name = re.sub(r"[^A-Za-z0-9._+-]+", "-", "-".join(parts))
-    name = re.sub(r"\.{2,}", ".", name)[-_MAX_NAME:].strip("-.")
+    name = re.sub(r"[^\w.+-]+", "-", "-".join(parts))
+    name = re.sub(r"\.{2,}", ".", name).encode()[-_MAX_NAME:].decode(errors="ignore").strip("-.")
     name = name.removesuffix(".lock").strip("-.") or _ROOT
     return f"run-{name}" if name in ("HEAD", "latest", "best") else name
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from ckptvcs.domain.import_order import Moment, in_order, natural, precedes
 from ckptvcs.errors import CkptvcsError, Refused
 from ckptvcs.paths import printable
-from ckptvcs.porcelain import inventory
+from ckptvcs.porcelain import import_look
 from ckptvcs.porcelain.checkpoints import line
 from ckptvcs.porcelain.target import find_target
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ckptvcs.digest import Digest
     from ckptvcs.domain.checkpoint import Checkpoint, CheckpointId
     from ckptvcs.domain.import_names import Facts
-    from ckptvcs.porcelain.inventory import Looked
+    from ckptvcs.porcelain.import_look import Looked
     from ckptvcs.porcelain.repo import Repository
     from ckptvcs.storage.history.repository import CommitId
 
@@ -111,7 +111,7 @@ def _by_digest(history: Sequence[Checkpoint]) -> dict[str, Checkpoint]:
     """The checkpoints of a line that an import made, by the digest of what they were made of."""
     found: dict[str, Checkpoint] = {}
     for checkpoint in history:
-        known = checkpoint.manifest.source.metadata.get(inventory.DIGEST)
+        known = checkpoint.manifest.source.metadata.get(import_look.DIGEST)
         if known is not None:
             found[known.removeprefix("blake3:")] = checkpoint
     return found
@@ -122,7 +122,7 @@ def _groups(
 ) -> list[tuple[Digest | None, list[Item]]]:
     """Items of the same bytes together, with their digest. Only what has the size of another one is read."""
     sizes = Counter(item.nbytes for item in items)
-    imported = {checkpoint.manifest.source.metadata.get(inventory.NBYTES) for checkpoint in history}
+    imported = {checkpoint.manifest.source.metadata.get(import_look.NBYTES) for checkpoint in history}
     groups: dict[str, tuple[Digest | None, list[Item]]] = {}
     by_place: dict[str, str] = {}
     for item in items:
@@ -130,7 +130,7 @@ def _groups(
         key = by_place.get(place)
         if key is None:
             alike = sizes[item.nbytes] > 1 or str(item.nbytes) in imported
-            digest = inventory.digest_of(item.looked.found, repo, hints=True) if alike else None
+            digest = import_look.digest_of(item.looked.found, repo, hints=True) if alike else None
             key = by_place[place] = digest or place
             groups.setdefault(key, (digest, []))
         groups[key][1].append(item)

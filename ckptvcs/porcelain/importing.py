@@ -20,7 +20,7 @@ from ckptvcs.domain.manifest import OURS, SourceEntry
 from ckptvcs.domain.provenance import Code, Environment
 from ckptvcs.errors import CkptvcsError, Conflict, FormatError, LockHeld, StorageError
 from ckptvcs.paths import printable
-from ckptvcs.porcelain import capture, commit, incoming, inventory
+from ckptvcs.porcelain import capture, commit, import_look, incoming
 from ckptvcs.porcelain.claim import claim_branch, release_branch
 from ckptvcs.porcelain.describe import Options
 from ckptvcs.porcelain.gathering import gather
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ckptvcs.domain.import_names import Template
     from ckptvcs.domain.import_order import Parts
     from ckptvcs.porcelain.gathering import Found
-    from ckptvcs.porcelain.inventory import Looked
+    from ckptvcs.porcelain.import_look import Looked
     from ckptvcs.porcelain.repo import Repository
 
 _CLAIM_WAIT_S: Final = 1.0
@@ -124,7 +124,7 @@ def plan(repo: Repository, patterns: Sequence[str], wanted: Wanted) -> ImportPla
     now = repo.now()
     by_branch: dict[str, list[Item]] = {}
     for found in gathered.found:
-        looked = inventory.look(found, now=now, allow_pickle=wanted.allow_pickle, follow_links=wanted.follow_links)
+        looked = import_look.look(found, now=now, allow_pickle=wanted.allow_pickle, follow_links=wanted.follow_links)
         item = _item(looked, wanted, runs[_parts(repo, found.home)])
         by_branch.setdefault(item.branch, []).append(item)
     branches = [plan_branch(repo, items, branch=branch, track=track) for branch, items in sorted(by_branch.items())]
@@ -257,8 +257,8 @@ def _import(
 
 def _prepared(repo: Repository, plan: ImportPlan, one: BranchPlan, item: Item, start: str | None) -> commit.CommitPlan:
     looked, found, wanted = item.looked, item.looked.found, plan.wanted
-    inventory.check_as_seen(looked)
-    content = inventory.digest_of(found, repo, hints=False)
+    import_look.check_as_seen(looked)
+    content = import_look.digest_of(found, repo, hints=False)
     what = incoming.from_path(
         found.path, allow_pickle=wanted.allow_pickle, follow_links=wanted.follow_links, leave_out=found.left_out
     )
@@ -291,7 +291,7 @@ def _source(what: incoming.Incoming, found: Found, content: Digest) -> SourceEnt
             why=f"its header has a key that begins with '{OURS}', which says what an import noted",
             next_step="commit it by itself with 'ckpt commit'",
         )
-    noted = {inventory.DIGEST: f"blake3:{content}", inventory.NBYTES: str(found.nbytes)}
+    noted = {import_look.DIGEST: f"blake3:{content}", import_look.NBYTES: str(found.nbytes)}
     return SourceEntry(format=source.format, name=source.name, metadata={**source.metadata, **noted})
 
 

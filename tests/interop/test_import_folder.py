@@ -257,6 +257,7 @@ def test_scores_come_from_the_files_themselves(place: Place, history: dict[Path,
             callbacks = torch.load(path, weights_only=False)["callbacks"].values()
             scores = {Path(name).name: value for c in callbacks for name, value in c.get("best_k_models", {}).items()}
             assert file["metrics"] == {"val_loss": scores[path.name].item()}
+            assert file["notes"] == [], "its name contradicts it"
         if path.name.startswith("checkpoint-"):
             assert "loss" in file["metrics"]
     assert sum(file["best"] for file in history.values()) == 1

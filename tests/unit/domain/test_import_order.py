@@ -87,6 +87,13 @@ def test_two_folders_of_one_name_have_different_runs():
 
 
 def test_a_name_is_one_that_git_takes():
-    assert names("runs/lr=3e-4 (best)", "..", "HEAD", "a.lock", "b..c", "ä") == [
-        *("lr-3e-4-best", "imported", "run-HEAD", "a", "b.c", "imported-2"),
+    assert names("runs/lr=3e-4 (best)", "..", "HEAD", "a.lock", "b..c", "größe 1") == [
+        *("lr-3e-4-best", "imported", "run-HEAD", "a", "b.c", "größe-1"),
     ]
+
+
+def test_a_long_name_is_cut_where_it_says_least():
+    (name,) = names("a/" + "ü" * 300 + "-7")
+
+    assert len(name.encode()) <= 100
+    assert name.endswith("ü-7")

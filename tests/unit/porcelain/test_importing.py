@@ -18,7 +18,7 @@ from ckptvcs import Repo
 from ckptvcs.digest import digest
 from ckptvcs.domain.import_names import template
 from ckptvcs.errors import FormatError, LockHeld, Refused, UsageError
-from ckptvcs.porcelain import importing, inventory
+from ckptvcs.porcelain import import_look, importing
 from ckptvcs.porcelain.importing import ImportPlan, Wanted
 from ckptvcs.porcelain.repo import Repository
 from tests.support.same import assert_same
@@ -569,4 +569,4 @@ def test_any_interruption_leads_to_the_same_history(
     other.close()
 
     assert clone.git("rev-parse", "a") == world.git("rev-parse", "a")
-    assert inventory.DIGEST in clone.git("show", "a:checkpoints/model.json")
+    assert import_look.DIGEST in clone.git("show", "a:checkpoints/model.json")
