@@ -149,10 +149,14 @@ def _parts(repo: Repository, folder: Path) -> Parts:
 def _item(looked: Looked, wanted: Wanted, run: str) -> Item:
     shown = Path(os.path.relpath(looked.found.path)).as_posix()
     shown = looked.found.path.as_posix() if shown.startswith("../../../") else shown
+    named = read_name(looked.found.path.as_posix(), wanted.templates)
+    facts = settled(named, looked.held)
+    if wanted.templates and not named.told:
+        facts = replace(facts, notes=(*facts.notes, "its name does not fit --names: it is read as names commonly are"))
     return Item(
         looked=looked,
         shown=shown,
-        facts=settled(read_name(looked.found.path.as_posix(), wanted.templates), looked.held),
+        facts=facts,
         branch=wanted.branch or wanted.run or run,
         run=wanted.run,
         status="failed" if looked.failure else "new",

@@ -187,6 +187,15 @@ def test_the_file_counts_before_its_name_and_the_user_before_both(repository: Re
     assert item.facts.notes == ("its name says step 7, the file itself 9; --names counts: 7",)
 
 
+def test_a_name_that_does_not_fit_is_read_as_ever_and_told(repository: Repository, at: Path):
+    put(at / "runs/a/step_7.pt", weights(1))
+
+    (item,) = planned(repository, templates=(template("m_{step}"),)).items
+
+    assert item.facts.step == 7
+    assert item.facts.notes == ("its name does not fit --names: it is read as names commonly are",)
+
+
 def test_names_say_metrics(repository: Repository, repo: Repo, at: Path):
     put(at / "runs/a/epoch=3-step=1200-val_loss=0.31.ckpt", weights(1))
     put(at / "runs/a/m 5 0.25.pt", weights(2))
