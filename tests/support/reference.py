@@ -163,6 +163,23 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
         ("with `-n`", "files", "paths in the artifact"),
         ("with `-n`", "new_files", "of these, the files whose objects would be written"),
     ],
+    "import": [
+        (
+            "",
+            "files",
+            "each file or folder that was found: `path`, `format` (or null), `bytes`, `date`, `step`, `epoch`, `metrics`, "
+            "`best` (whether its trainer calls it the best of its run), `branch`, `status` (`new` with `-n`, else `imported`; "
+            "`there`, `same`, `failed`), `error` (with `error`, `what`, `why` and `next`, or null), `same_as` (the path of the "
+            "one with the same bytes, or null), `id` and `commit` (of the checkpoint, or null), `new_bytes` (that were written, "
+            "or null), `kept` (why `retain` would keep it, empty if it would not, null if there is no policy), `notes`",
+        ),
+        ("", "others", "files that fit a pattern and are no checkpoints"),
+        ("", "bytes", "size of all of them"),
+        ("", "new_bytes", "bytes of objects that were written; with `-n`, the size of what would be imported"),
+        ("", "notes", "what else the user should know"),
+        ("", "track", "the track"),
+        ("", "dry_run", "whether nothing was done"),
+    ],
     "remote list": [
         ("each of the list", "name", "the remote"),
         ("each of the list", "url", "where it is"),

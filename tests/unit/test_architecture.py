@@ -138,6 +138,7 @@ def test_every_verb_has_its_porcelain_and_its_tests():
         "branch": "refs",
         "tag": "refs",
         "export": "exchange",
+        "import_": "importing",
         "restore": "checkout",
         "diff": "compare",
         "policy": "calibrate",
