@@ -51,6 +51,7 @@ VERBS: Final[dict[str, dict[str, str]]] = {
         "policy": "Show the policy, plan by it, carry it out, and calibrate it by past training.",
         "why": "Say what keeps a checkpoint, or why it is dropped.",
         "gc": "Collect garbage: condemn what no policy keeps, and sweep what was condemned before and is still unneeded.",
+        "alerts": "Tell what somebody has to know: growth, a place that fills, work that could be lost, proofs that are too old.",
         "hooks": "Install and remove git hooks.",
         "doctor": "Say what is wrong here, and what mends it.",
         "completion": "Print the script that completes ckpt in a shell.",

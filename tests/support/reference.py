@@ -981,6 +981,8 @@ def type_texts(kind: Any) -> list[str]:
         return [text for arg in typing.get_args(kind) for text in type_texts(arg)]
     if typing.get_origin(kind) is tuple:
         return ["a list of " + " or ".join(type_texts(typing.get_args(kind)[0]))]
+    if typing.get_origin(kind) is dict:
+        return ["a mapping of names to " + " or ".join(type_texts(typing.get_args(kind)[1]))]
     names = {str: "text", bool: "`true` or `false`", int: "a whole number", float: "a number", type(None): "nothing"}
     return [names[kind]]
 
