@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from ckptvcs.domain.checkpoint import CheckpointId
+    from ckptvcs.domain.policy import Config
     from ckptvcs.domain.revisions import Mode
     from ckptvcs.porcelain.account import Account
     from ckptvcs.porcelain.inventory import Inventory, Slim
@@ -102,7 +103,7 @@ def _view(
         members=members,
         lines=lines,
         pins=pins.found,
-        compared=_compared(repo, members.values()),
+        compared=compared(repo.config, members.values()),
         objects=lambda identifier, components: _objects(checkpoints[identifier], components),
         has_warm=any(one.tier == "warm" for one in known(repo)),
     )
@@ -125,10 +126,10 @@ def _member(slim: Slim, said: Account, gone: frozenset[str]) -> Member:
     )
 
 
-def _compared(repo: Repository, members: Iterable[Member]) -> tuple[tuple[str, Mode], ...]:
+def compared(config: Config, members: Iterable[Member]) -> tuple[tuple[str, Mode], ...]:
     """By what `@best` compares; see `checkpoints.locate`."""
-    if repo.config.best is not None:
-        return ((repo.config.best.monitor, repo.config.best.mode),)
+    if config.best is not None:
+        return ((config.best.monitor, config.best.mode),)
     there = {name for member in members for name in DEFAULT_METRICS if name in member.metrics}
     found = ((name, mode_of(name)) for name in DEFAULT_METRICS if name in there)
     return tuple((name, mode) for name, mode in found if mode is not None)
