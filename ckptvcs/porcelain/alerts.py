@@ -22,6 +22,7 @@ from ckptvcs.storage.history import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from ckptvcs.domain.recorded import Recorded
@@ -57,18 +58,19 @@ class Found:
 # ---------------------------------------------------------------------------------------------------------------- look
 
 
-def look(repo: Repository, *, offline: bool = False) -> Found:
+def look(repo: Repository, *, offline: bool = False, at: datetime | None = None) -> Found:
     """Look at everything, change nothing. A remote that does not answer is an alert, and no error.
 
     Args:
         repo: the repository.
         offline: look at the local cache alone, and at no remote.
+        at: the time to look for; None for now.
 
     Raises:
         BadConfig: ckpt.yaml cannot be used.
         StorageError: git or the cache cannot be read.
     """
-    wanted, now = repo.config.alerts, repo.now().timestamp()
+    wanted, now = repo.config.alerts, (at or repo.now()).timestamp()
     looked = view.look(repo)
     said = recorded.of_events(ledger.events(repo, ops=recorded.OPS))
     there = places.names(repo)
