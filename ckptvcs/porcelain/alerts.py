@@ -139,7 +139,7 @@ def _in_trash(place: Place) -> int:
 
 def _made(inventory: Inventory) -> Made:
     found: Made = {}
-    for slim in inventory.checkpoints.values():
+    for slim in inventory.slims():
         for name, nbytes in (*slim.objects(slim.parts), (slim.directory, slim.directory_nbytes)):
             known = found.get(name)
             if known is None or slim.time < known[0]:
@@ -176,7 +176,7 @@ def _runs(looked: Looked, said: Recorded, now: float) -> Iterator[rules.RunUnder
 def _unpushed(looked: Looked, pushed: set[bytes]) -> Iterator[tuple[str, float]]:
     """Checkpoints that nobody condemned and whose list of files is in no warm remote."""
     for identifier, member in looked.view.members.items():
-        slim = looked.inventory.checkpoints[identifier]
+        slim = looked.inventory.slim(identifier)
         if slim.directory not in pushed and identifier not in looked.account.dropped:
             yield identifier, member.time
 

@@ -18,7 +18,7 @@ from ckptvcs.porcelain.remotes import known
 from ckptvcs.porcelain.retention import branches_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from ckptvcs.domain.checkpoint import CheckpointId
     from ckptvcs.domain.meaning import Change
@@ -85,8 +85,10 @@ def check(repo: Repository, against: str = HEAD) -> Checked:
         before, commit = config, None
         notes.append(f"nothing is compared with '{printable(against)}': {err}")
     looked, now = view.look(repo), repo.now().timestamp()
-    decided = retention.decide(looked.view, config.retain, now=now)
-    past = replace(looked.view, compared=view.compared(before, looked.view.members.values()))
+    remotes = {one.name for one in known(repo) if one.tier == "warm"}
+    seen = replace(looked.view, has_warm=bool(remotes))
+    decided = retention.decide(seen, config.retain, now=now)
+    past = replace(seen, compared=view.compared(before, looked.view.members.values()))
     was = _kept(looked, retention.decide(past, before.retain, now=now)) if before != config else None
     new = _kept(looked, decided)
     dropped, kept = ({}, {}) if was is None else (_less(was, new), _less(new, was))
@@ -98,7 +100,7 @@ def check(repo: Repository, against: str = HEAD) -> Checked:
         dropped_bytes=_nbytes(looked, was or {}, new),
         kept=_effects(looked, kept, decided),
         kept_bytes=_nbytes(looked, new, was or new),
-        odd=(*(oddities(config.retain, looked.view, decided) if config.retain else ()), *_odd_alerts(repo)),
+        odd=(*(oddities(config.retain, seen, decided) if config.retain else ()), *_odd_alerts(config, remotes)),
         notes=(*notes, *looked.account.notes),
     )
 
@@ -147,7 +149,7 @@ def _effects(looked: Looked, of: Kept, decided: Mapping[CheckpointId, Decision])
     on = branches_of(looked.view) if of else {}
     found = [
         Effect(
-            slim=looked.inventory.checkpoints[identifier],
+            slim=looked.inventory.slim(identifier),
             components=tuple(sorted(components)),
             branches=tuple(on.get(identifier, ())),
             because=tuple(dict.fromkeys(reason.text for reason in decided[identifier].reasons)),
@@ -169,9 +171,8 @@ def _objects(looked: Looked, kept: Iterable[tuple[CheckpointId, frozenset[str]]]
     return {name: n for identifier, components in kept for name, n in looked.objects(identifier, components)}
 
 
-def _odd_alerts(repo: Repository) -> Iterable[str]:
-    wanted = repo.config.alerts
-    remotes = {one.name for one in known(repo) if one.tier == "warm"}
+def _odd_alerts(config: Config, remotes: Collection[str]) -> Iterator[str]:
+    wanted = config.alerts
     for place in wanted.quota.places if wanted is not None and wanted.quota is not None else ():
         if place != "hot" and place not in remotes:
             yield f"alerts.quota.places: there is no place '{printable(place)}': it is 'hot', or a warm remote"
