@@ -128,6 +128,10 @@ def test_every_verb_answers_in_json_with_the_keys_of_the_page(world: World, tmp_
     assert keys(ask("pull")) == told("pull")
     assert keys(ask("policy", "show")) == {field.name for field in dataclasses.fields(policy.Config)}
     assert keys(ask("policy", "calibrate")) == told("policy calibrate")
+    assert keys(ask("policy", "check")) == told("policy check")
+    assert keys(ask("alerts")) == told("alerts")
+    assert keys(ask("ci", "init", "--kind", "cron", "-n")) == told("ci init")
+    assert keys(ask("ci", "init", "--list")) == told("ci init", "each of the list")
     assert keys(ask("hooks", "install")) == told("hooks install")
     assert keys(ask("hooks", "uninstall")) == told("hooks uninstall")
     assert keys(ask("doctor")) == told("doctor")
