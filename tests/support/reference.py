@@ -499,7 +499,7 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
         ("`at`", "policy", "a digest of the policy"),
         ("`at`", "ledger", "a digest of the ends of all chains"),
     ],
-    "policy apply": [*_COLLECTED],
+    "policy apply": [*_COLLECTED, ("", "alerts", "what somebody has to know, as in [`alerts`](#ckpt-alerts)")],
     "policy simulate": [
         ("each policy", "policy", "what it is called"),
         ("each policy", "bytes", "bytes at the end"),
