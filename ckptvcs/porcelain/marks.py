@@ -11,7 +11,7 @@ import msgspec
 from ckptvcs.domain import remote_files
 from ckptvcs.domain.remote_files import MAX_BYTES, Lease
 from ckptvcs.errors import LockHeld, StorageError
-from ckptvcs.porcelain.leases import INTENTS
+from ckptvcs.porcelain.leases import INTENTS, MARKS
 from ckptvcs.storage.names import ObjectName
 
 if TYPE_CHECKING:
@@ -91,6 +91,31 @@ def forget(place: Place, some: Iterable[Marked]) -> None:
     """Remove files of names: what they are about is done."""
     for one in some:
         place.side.remove(one.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What was found beside the objects of a place, before anybody was asked what is needed."""
+
+    marks: tuple[Marked, ...]
+    """What is condemned, by whomever."""
+    trash: tuple[Marked, ...]
+    """Lists of what is in the trash."""
+    leased: frozenset[ObjectName]
+    """What pushes under way need."""
+
+
+def look(place: Place) -> Seen:
+    """What is beside the objects of a place now.
+
+    Ages come first: however long it takes then to ask what is needed, what was too young at the beginning is not touched.
+
+    Raises:
+        FormatError: something cannot be read, whoever wrote it.
+        StorageError: the store does not answer.
+    """
+    marks, trash = tuple(read(place, MARKS)), tuple(read(place, TRASH))
+    return Seen(marks=marks, trash=trash, leased=frozenset(leased(place)))
 
 
 def leased(place: Place) -> set[ObjectName]:

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ckptvcs.domain import remote_files
 from ckptvcs.domain.checkpoint import mark_of
 from ckptvcs.domain.keeping import seconds
 from ckptvcs.domain.reasons import Line, Member, Pin, View
-from ckptvcs.domain.remote_files import GRACE_S
 from ckptvcs.domain.revisions import mode_of
 from ckptvcs.paths import printable
 from ckptvcs.porcelain import account, inventory
@@ -229,7 +229,9 @@ class _Pins:
     def rescued(self, repo: Repository, said: Account) -> None:
         """What somebody rescued: it waits its grace anew."""
         retain = repo.config.retain
-        grace = timedelta(seconds=max(seconds(retain.grace), GRACE_S)) if retain is not None else timedelta()
+        grace = (
+            timedelta(seconds=max(seconds(retain.grace), remote_files.GRACE_S)) if retain is not None else timedelta()
+        )
         for identifier, time in said.rescued.items():
             at = datetime.fromisoformat(time)
             if at + grace > repo.now():
