@@ -201,7 +201,7 @@ def _status(report: Report) -> int:
 @click.option("--price", metavar="P", type=float, help="What a GB costs for a month of 30 days, in any currency.")
 @json_option
 @click.pass_context
-def simulate(ctx: click.Context, **options: Any) -> None:
+def simulate(ctx: click.Context, /, **options: Any) -> None:
     """Show what a policy would have done to the past, or would do to a training to come: bytes, cost, and what would be lost.
 
     The policy of ckpt.yaml and keeping everything are shown beside it. Lost is what was restored, marked, held, evaluated or
@@ -220,9 +220,8 @@ def simulate(ctx: click.Context, **options: Any) -> None:
     policies = _policies(repo, options["file"])
     with waiting.busy("running the policies"):
         if options["every"] is None:
-            found = porcelain.over_the_past(
-                repo, policies, since_s=_span(options["history"], "--history"), price=options["price"]
-            )
+            since_s = _span(options["history"], "--history")
+            found = porcelain.over_the_past(repo, policies, since_s=since_s, price=options["price"])
         else:
             found = porcelain.ahead(repo, policies, _cadence(options), branch=options["branch"], price=options["price"])
     if options["as_json"]:

@@ -67,15 +67,12 @@ def _newest(view: View, line: Line) -> Iterator[tuple[CheckpointId, Reason]]:
 
 def _bases(view: View) -> Iterator[tuple[CheckpointId, Reason]]:
     """Where lines fork: what more than one checkpoint follows, along branches or as what it was trained on from."""
-    followers: dict[CheckpointId, set[CheckpointId]] = {}
-    for line in view.lines:
-        for newer, older in zip(line.members, line.members[1:], strict=False):
-            followers.setdefault(older, set()).add(newer)
-    on_lines = {identifier for line in view.lines for identifier in line.members}
-    for identifier in on_lines:
-        for parent in view.members[identifier].parents:
-            followers.setdefault(parent, set()).add(identifier)
-    bases = {base: found for base, found in followers.items() if len(found) > 1 and base in view.members}
+    first: dict[CheckpointId, CheckpointId] = {}
+    bases: dict[CheckpointId, set[CheckpointId]] = {}
+    for base, follower in _followed(view):
+        one = first.setdefault(base, follower)  # nearly all of very many have one follower
+        if one != follower and base in view.members:
+            bases.setdefault(base, {one}).add(follower)
     because = _branches_between(view, bases)
     for base, found in bases.items():
         branches = sorted({branch for one in found for branch in because[base, one]})
@@ -84,6 +81,15 @@ def _bases(view: View) -> Iterator[tuple[CheckpointId, Reason]]:
             [f"branch {branch}" for other in found if other != one for branch in because[base, other]] for one in found
         ]
         yield base, _needed("fork", text, ends)
+
+
+def _followed(view: View) -> Iterator[tuple[CheckpointId, CheckpointId]]:
+    """What follows what."""
+    for line in view.lines:
+        yield from zip(line.members[1:], line.members, strict=False)
+    for identifier in {identifier for line in view.lines for identifier in line.members}:
+        for parent in view.members[identifier].parents:
+            yield parent, identifier
 
 
 def _branches_between(
@@ -121,9 +127,12 @@ def _compared(view: View, rules: Sequence[Rule], line: Line) -> dict[tuple[str, 
 def _best(view: View, line: Line, monitor: str, mode: Mode) -> CheckpointId | None:
     """The one that `@best` means: of equals the newest."""
     sign = 1.0 if mode == "min" else -1.0
-    values = ((view.members[i].metrics.get(monitor), place) for place, i in enumerate(line.members))
-    ranked = [(sign * value, place) for value, place in values if value is not None and math.isfinite(value)]
-    return line.members[min(ranked)[1]] if ranked else None
+    best, found = math.inf, None
+    for identifier in line.members:  # the newest first, so that it stays the one of equals
+        value = view.members[identifier].metrics.get(monitor)
+        if value is not None and sign * value < best and math.isfinite(value):
+            best, found = sign * value, identifier
+    return found
 
 
 def _unevaluated(view: View, rules: Sequence[Rule], since: float) -> Iterator[tuple[CheckpointId, Reason]]:

@@ -5,19 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from ckptvcs.domain.checkpoint import CheckpointId  # noqa: TC001 - msgspec looks types up when it runs
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 
-    from ckptvcs.domain.checkpoint import CheckpointId
     from ckptvcs.domain.revisions import Mode
 
     Objects = Callable[[CheckpointId, Collection[str]], Iterable[tuple[Hashable, int]]]
     """The objects of some components of a checkpoint: what tells one from another, and its bytes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """A checkpoint, as far as retention looks at it."""
+class Member(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A checkpoint, as far as retention looks at it. There may be very many, which are made faster so."""
 
     id: CheckpointId
     time: float

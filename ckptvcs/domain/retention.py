@@ -6,8 +6,9 @@ ordered by the commit graph along a branch, and by recorded time between spans; 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ckptvcs.domain import floor, quotas, rules
 from ckptvcs.domain.reasons import Overruled, Reason
@@ -41,6 +42,9 @@ class _Found:
         return Decision(tuple(sorted(self.reasons)), tuple(sorted(self.overruled)))
 
 
+_NOTHING: Final = Decision()
+
+
 def decide(
     view: View, retain: Retain | None, *, now: float, without: Collection[str] = ()
 ) -> dict[CheckpointId, Decision]:
@@ -57,7 +61,7 @@ def decide(
         return dict.fromkeys(view.members, everything)
     view = view.without(without)
     compiled = [rule for rule in rules.compiled(retain) if rule.source not in without]
-    found = {identifier: _Found() for identifier in view.members}
+    found: defaultdict[CheckpointId, _Found] = defaultdict(_Found)
     for identifier, reason in floor.reasons(view, retain, compiled, now=now, without=without):
         found[identifier].reasons.add(reason)
     needed = {i: kept_components(view.members[i], one.reasons) for i, one in found.items() if one.reasons}
@@ -67,7 +71,7 @@ def decide(
                 found[identifier].reasons.add(reason)
             else:
                 found[identifier].overruled.add(Overruled(reason=reason, by=by))
-    decided = {identifier: one.decision() for identifier, one in found.items()}
+    decided = {i: found[i].decision() if i in found else _NOTHING for i in view.members}
     limit = quotas.limit_of(retain, has_warm=view.has_warm)
     return decided if limit is None else _within(decided, view, *limit)
 

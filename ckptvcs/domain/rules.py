@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -131,7 +132,7 @@ def _chosen(rule: Rule, line: Line, view: View, now: float) -> tuple[Sequence[Ch
     if rule.kind == "keep_last" and keep.keep_last is not None:
         return line.members[: keep.keep_last], f"one of the newest {keep.keep_last}"
     if rule.kind == "keep_best" and (best := keep.keep_best) is not None:
-        return _ranked(view, line, best)[: best.n], f"one of the best {best.n} by {best.monitor}"
+        return _ranked(view, line, best), f"one of the best {best.n} by {best.monitor}"
     if rule.kind == "keep_every_n_steps" and (every := keep.keep_every_n_steps) is not None:
         steps = ((i, members[i].step) for i in line.members)
         return [i for i, step in steps if step is not None and step % every == 0], f"at a multiple of {every} steps"
@@ -143,19 +144,21 @@ def _chosen(rule: Rule, line: Line, view: View, now: float) -> tuple[Sequence[Ch
 
 
 def _ranked(view: View, line: Line, best: KeepBest) -> list[CheckpointId]:
-    """The best first. What has no value, or one that is not finite, does not rank; of equals the id decides."""
+    """The best few. What has no value, or one that is not finite, does not rank; of equals the id decides."""
     sign = 1.0 if best.direction == "min" else -1.0
     values = ((view.members[i].metrics.get(best.monitor), i) for i in line.members)
-    ranked = sorted((sign * value, i) for value, i in values if value is not None and math.isfinite(value))
-    return [identifier for _, identifier in ranked]
+    ranked = ((sign * value, i) for value, i in values if value is not None and math.isfinite(value))
+    return [identifier for _, identifier in heapq.nsmallest(best.n, ranked)]
 
 
 def _first_of_each(view: View, line: Line, span: float) -> list[CheckpointId]:
     """The first of each span since the epoch: a newer one never takes its place."""
     first: dict[int, tuple[float, CheckpointId]] = {}
+    members = view.members
     for identifier in line.members:
-        time = view.members[identifier].time
+        time = members[identifier].time
         bucket = int(time // span)
-        if bucket not in first or (time, identifier) < first[bucket]:
+        known = first.get(bucket)
+        if known is None or (time, identifier) < known:
             first[bucket] = (time, identifier)
     return [identifier for _, identifier in first.values()]

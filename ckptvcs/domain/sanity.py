@@ -82,7 +82,8 @@ def stops(facts: Facts, *, yes_delete: int | None = None, accept_policy: bool = 
         )
     if not facts.kept and facts.dropped:
         yield Stop(kind="empty", what="nothing at all would be kept", next_step="run 'ckpt policy plan'")
-    if facts.refs_before and facts.refs < facts.refs_before * (1 - FEWER_REFS) and yes_delete != facts.dropped:
+    fewer = facts.refs_before is not None and facts.refs < facts.refs_before * (1 - FEWER_REFS)
+    if fewer and any(going.objects for going in facts.going) and yes_delete != facts.dropped:
         yield Stop(
             kind="refs",
             what=f"there are {facts.refs} branches and tags, and there were {facts.refs_before} at the last collection",

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from ckptvcs.domain.keeping import seconds
 from ckptvcs.domain.reasons import View
 from ckptvcs.domain.retention import decide, kept_components
@@ -132,7 +134,9 @@ def _as_of(past: Past, gone: Mapping[CheckpointId, Mapping[str, float]], now: fl
         if member.time <= now and (left := _left(member, gone.get(identifier, {}))):
             metrics = {n: v for n, v in member.metrics.items() if past.known_at.get((identifier, n), 0.0) <= now}
             whole = len(left) == len(member.components)
-            members[identifier] = replace(member, components=left, metrics=metrics, complete=member.complete and whole)
+            members[identifier] = msgspec.structs.replace(
+                member, components=left, metrics=metrics, complete=member.complete and whole
+            )
     lines = [
         replace(line, members=ids)
         for line in past.view.lines

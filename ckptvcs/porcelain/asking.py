@@ -9,6 +9,7 @@ from ckptvcs.domain.policy import FILE
 from ckptvcs.domain.schema import Malformed, parse
 from ckptvcs.errors import RefMoved, StorageError
 from ckptvcs.porcelain import fetch, neighbours
+from ckptvcs.storage.history import ancestry
 from ckptvcs.storage.history.ledger import LEDGER
 from ckptvcs.storage.history.transport import Git
 from ckptvcs.storage.plain_yaml import plain_yaml
@@ -81,7 +82,8 @@ def _refs_of(repo: Repository, git: Git, to: str) -> dict[str, str]:
         there = {ref: oid for ref, oid in git.list_refs(to).items() if not ref.startswith(LEDGER)}
         absent = {ref: oid for ref, oid in there.items() if oid not in repo.history.repo}
         if not absent:
-            return {f"{to}:{ref}": oid for ref, oid in there.items()}
+            history = repo.history
+            return {f"{to}:{ref}": ancestry.commit_behind(history, oid) or oid for ref, oid in there.items()}
         git.bring(to, sorted(absent))
     raise RefMoved(
         f"cannot tell what '{to}' needs", why="its refs move faster than they can be read", next_step="run it again"

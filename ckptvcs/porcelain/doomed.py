@@ -53,10 +53,20 @@ class Table:
         names: two numbers each.
         sizes: bytes of each.
         suffix: what all of the names end in.
+        but: what begins as something in there is left out.
     """
 
-    def __init__(self, names: npt.NDArray[np.uint64], sizes: npt.NDArray[np.int64], suffix: str) -> None:
+    def __init__(
+        self,
+        names: npt.NDArray[np.uint64],
+        sizes: npt.NDArray[np.int64],
+        suffix: str,
+        *,
+        but: Table | None = None,
+    ) -> None:
         _, places = np.unique(names[:, 0], return_index=True)
+        if but is not None:
+            places = places[~but.begins(names[places, 0])]
         self._names, self._sizes, self._suffix = names[places], sizes[places], suffix
 
     def __len__(self) -> int:
@@ -151,8 +161,8 @@ def doomed(inventory: Inventory, kept: Mapping[CheckpointId, frozenset[str]], fo
         foreign: names that somebody else needs.
     """
     live, dead, live_lists, dead_lists = _Names(), _Names(), _Names(), _Names()
-    for identifier, slim in inventory.checkpoints.items():
-        components = kept.get(identifier, frozenset())
+    for slim in inventory.slims():
+        components = kept.get(slim.id, frozenset())
         for name, part in slim.parts.items():
             (live if name in components else dead).add(part.names, part.sizes)
         (live if components else dead).add(slim.files.names, slim.files.sizes)
@@ -160,15 +170,9 @@ def doomed(inventory: Inventory, kept: Mapping[CheckpointId, frozenset[str]], fo
     for name in foreign:
         (live_lists if name.endswith(DIR_SUFFIX) else live).add(bytes.fromhex(name[:32]), [0])
     needed, needed_lists = Table(*live.arrays(), ""), Table(*live_lists.arrays(), DIR_SUFFIX)
-    files, lists = _without(dead, needed, ""), _without(dead_lists, needed_lists, DIR_SUFFIX)
+    files = Table(*dead.arrays(), "", but=needed)
+    lists = Table(*dead_lists.arrays(), DIR_SUFFIX, but=needed_lists)
     return Doomed(files, lists, (needed, needed_lists))
-
-
-def _without(dead: _Names, needed: Table, suffix: str) -> Table:
-    """Those that begin as none does that is needed."""
-    names, sizes = dead.arrays()
-    free = ~needed.begins(names[:, 0])
-    return Table(names[free], sizes[free], suffix)
 
 
 def names_of(slim: Slim, components: Iterable[str], *, whole: bool) -> set[ObjectName]:

@@ -61,7 +61,7 @@ def _whole_elsewhere(
     looked: Looked, some: Sequence[CheckpointId], kept: Kept, warm: Sequence[Place]
 ) -> set[CheckpointId]:
     """Those of which one remote has every object that is kept."""
-    names = {i: names_of(looked.inventory.checkpoints[i], kept[i], whole=True) for i in some}
+    names = {i: names_of(looked.inventory.slim(i), kept[i], whole=True) for i in some}
     wanted: set[ObjectName] = set().union(*names.values())
     found: set[CheckpointId] = set()
     for place in warm:

@@ -93,7 +93,7 @@ def _files_below(root: Path, found: Foreign, *, below_dvc: bool) -> Iterator[tup
 def add_members(found: Foreign, inventory: Inventory, places: Sequence[Place]) -> None:
     """The files of directories that are needed. Those of our checkpoints are known; of others the list has to be read."""
     lists = {name for name in found.names if name.endswith(DIR_SUFFIX)}
-    ours = {slim.directory.hex() + DIR_SUFFIX: slim for slim in inventory.checkpoints.values()} if lists else {}
+    ours = {slim.directory.hex() + DIR_SUFFIX: slim for slim in inventory.slims()} if lists else {}
     for name in lists & ours.keys():
         for part in (*ours[name].parts.values(), ours[name].files):
             found.names.update(one.hex() for one, _ in part.objects())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from ckptvcs.domain import fates, remote_files, sanity
 from ckptvcs.domain.keeping import seconds
 from ckptvcs.errors import Conflict, NeedsPerson, RefMoved, UsageError
-from ckptvcs.porcelain import asking, ledger, marks, places, retention, sweeping
+from ckptvcs.porcelain import asking, ledger, lost, marks, places, retention, sweeping
 from ckptvcs.porcelain.leases import MARKS
 from ckptvcs.porcelain.survey import Survey, survey
 from ckptvcs.storage.files import Lock
@@ -192,6 +192,8 @@ def _collect(run: _Run, *, dry_run: bool) -> Report:
         survey(place, verdict, seen[place.name], writer=run.writer, grace_s=run.grace_s(place)) for place in run.places
     ]
     dropped = _new_drops(verdict)
+    if not dry_run:
+        lost.note(run.repo, verdict.looked.lost)
     stops = _stops(run, verdict, answers, surveys, dropped)  # G3
     if stops and not dry_run:
         raise needs_person(stops)

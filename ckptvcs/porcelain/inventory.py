@@ -5,11 +5,13 @@ What other files of DVC name is told as well: nobody may take that away.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import re
-from array import array
 from dataclasses import dataclass, field
 from datetime import datetime
+from sys import intern
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
@@ -22,6 +24,7 @@ from ckptvcs.paths import printable
 from ckptvcs.storage.dvc.pointer import read_pointer
 from ckptvcs.storage.history.blobs import read_all
 from ckptvcs.storage.history.census import census
+from ckptvcs.storage.history.repository import CommitId  # noqa: TC001 - msgspec looks types up when it runs
 from ckptvcs.storage.names import DIR_SUFFIX, ObjectName
 
 if TYPE_CHECKING:
@@ -29,23 +32,20 @@ if TYPE_CHECKING:
 
     from ckptvcs.storage.dvc.pointer import Pointer
     from ckptvcs.storage.history.census import Counted
-    from ckptvcs.storage.history.repository import BlobId, CommitId, History
+    from ckptvcs.storage.history.repository import BlobId, History
 
 _MAX_FOREIGN: Final = 16 << 20
 _TOKEN: Final = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?:\.dir)?(?![0-9a-f])")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_./=-]*\Z")
-REST: Final = ""
-"""What belongs to no component: other files, and the list of all of them."""
+Sizes = dict[tuple[int, ...], tuple[int, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True, gc=False):
     """The objects of one component."""
 
-    role: str
     names: bytes
     """16 bytes for each object."""
-    sizes: array[int]
+    sizes: tuple[int, ...]
     """Bytes of each."""
 
     def objects(self) -> Iterator[tuple[bytes, int]]:
@@ -53,9 +53,8 @@ class Part:
         return ((self.names[16 * n : 16 * n + 16], size) for n, size in enumerate(self.sizes))
 
 
-@dataclass(frozen=True, slots=True)
-class Slim:
-    """A checkpoint."""
+class Brief(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A checkpoint, without its objects."""
 
     id: CheckpointId
     commit: CommitId
@@ -65,11 +64,18 @@ class Slim:
     time: float
     """When it was saved, in seconds since the epoch."""
     step: int | None
-    metrics: Mapping[str, float]
+    metrics: dict[str, float]
     grade: str
     reason: str
     parents: tuple[CheckpointId, ...]
-    parts: Mapping[str, Part]
+    roles: dict[str, str]
+    """Of its components, by name."""
+
+
+class Slim(Brief, frozen=True, gc=False, array_like=True):
+    """A checkpoint."""
+
+    parts: dict[str, Part]
     """Its components, by name."""
     files: Part
     """Its files that belong to no component."""
@@ -78,7 +84,7 @@ class Slim:
     directory_nbytes: int
 
     def objects(self, components: Iterable[str]) -> Iterator[tuple[bytes, int]]:
-        """The objects of some components; those of none that belong to no component, but for the list of files."""
+        """The objects of some components, and those of none, but for the list of files."""
         for name in components:
             yield from self.parts[name].objects()
         yield from self.files.objects()
@@ -88,7 +94,8 @@ class Slim:
 class Inventory:
     """What a history holds."""
 
-    checkpoints: dict[CheckpointId, Slim] = field(default_factory=dict)
+    checkpoints: dict[CheckpointId, Brief] = field(default_factory=dict)
+    """Each is a `Slim`, where its objects are known."""
     parents: dict[CommitId, tuple[CommitId, ...]] = field(default_factory=dict)
     """Of every commit."""
     held: dict[CommitId, tuple[CheckpointId, ...]] = field(default_factory=dict)
@@ -100,6 +107,16 @@ class Inventory:
     unreadable: list[str] = field(default_factory=list)
     """What cannot be read, in words."""
 
+    def slim(self, identifier: CheckpointId) -> Slim:
+        """A checkpoint whose objects are known."""
+        found = self.checkpoints[identifier]
+        assert isinstance(found, Slim)
+        return found
+
+    def slims(self) -> Iterator[Slim]:
+        """All of them."""
+        return map(self.slim, self.checkpoints)
+
     def line(self, tip: CommitId) -> Iterator[CheckpointId]:
         """What is held at a commit, then the checkpoints that its first parents made, newest first."""
         yield from self.held.get(tip, ())
@@ -110,23 +127,41 @@ class Inventory:
             at = parents[0] if parents else None
 
 
-def take(history: History, variables: Mapping[str, str], tips: Sequence[str]) -> Inventory:
+def take(
+    history: History, variables: Mapping[str, str], tips: Sequence[str], *, onto: Inventory | None = None
+) -> Inventory:
     """Look at everything that can be reached from some commits.
 
     Args:
         history: the repository.
         variables: the environment of git.
         tips: git ids of commits, or of tags of them.
+        onto: what is known already, of commits and all that is behind them; it grows.
 
     Raises:
         StorageError: git cannot read its history.
     """
-    counted = list(census(history, tips, _tells_of_data))
-    reader = _Reader(history, variables, counted)
-    inventory = Inventory(foreign=reader.foreign, unreadable=reader.unreadable)
-    for one in counted:
-        _enter(inventory, one, reader)
+    inventory = onto or Inventory()
+    with undisturbed():
+        counted = list(census(history, tips, _tells_of_data, known=inventory.parents.keys()))
+        reader = _Reader(history, variables, counted)
+        inventory.foreign |= reader.foreign
+        inventory.unreadable += reader.unreadable
+        for one in counted:
+            _enter(inventory, one, reader)
     return inventory
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Python looks for garbage ever more often among millions of things of which none is any; that took a third of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _enter(inventory: Inventory, counted: Counted, reader: _Reader) -> None:
@@ -164,6 +199,7 @@ class _Reader:
         self.foreign: set[str] = set()
         self.unreadable: list[str] = []
         self._slims: dict[tuple[BlobId, BlobId], Slim] = {}
+        self._sizes: Sizes = {}
         first: dict[tuple[BlobId, BlobId | None], tuple[CommitId, str]] = {}
         for one in counted:
             for path, pointer, manifest in _pairs(one):
@@ -206,7 +242,7 @@ class _Reader:
         try:
             if data is None:
                 raise ValueError("git cannot read its manifest, or it is too large")
-            slim = _slim(where[0], data, named.directory)
+            slim = _slim(where[0], data, named.directory, self._sizes)
             if slim.id != str(named.manifest):
                 raise ValueError("pointer and manifest do not belong together")
             self._slims[pair] = slim
@@ -270,34 +306,37 @@ class _Manifest(msgspec.Struct):
 _DECODER: Final = msgspec.json.Decoder(_Manifest)
 
 
-def _slim(commit: CommitId, data: bytes, directory: ObjectName) -> Slim:
+def _slim(commit: CommitId, data: bytes, directory: ObjectName, known: Sizes) -> Slim:
+    """A checkpoint. Of most of a line, sizes are the same, and are kept once; so are words."""
     manifest = _DECODER.decode(data)
     if manifest.format != manifests.FORMAT:
         raise ValueError(f"its format is '{printable(manifest.format)[:40]}'")
     files = [file for component in manifest.components for file in component.files] + manifest.files
     return Slim(
-        id=CheckpointId(digest(data)),
+        id=CheckpointId(intern(digest(data))),
         commit=commit,
-        track=manifest.track,
-        run=manifest.run.name,
+        track=intern(manifest.track),
+        run=intern(manifest.run.name),
         time=datetime.fromisoformat(manifest.created.replace("Z", "+00:00")).timestamp(),
         step=manifest.step,
         metrics={name: float(v) for name, v in manifest.metrics.items() if isinstance(v, (int, float))},
-        grade=manifest.grade,
-        reason=manifest.reason,
-        parents=manifest.parents,  # type: ignore[arg-type]
-        parts={c.name: _part(c.role, c.files) for c in manifest.components},
-        files=_part("", manifest.files),
+        grade=intern(manifest.grade),
+        reason=intern(manifest.reason),
+        parents=tuple(CheckpointId(intern(parent)) for parent in manifest.parents),
+        roles={intern(c.name): intern(c.role) for c in manifest.components},
+        parts={intern(c.name): _part(c.files, known) for c in manifest.components},
+        files=_part(manifest.files, known),
         directory=bytes.fromhex(directory.removesuffix(DIR_SUFFIX)),
         directory_nbytes=_directory_nbytes(files),
     )
 
 
-def _part(role: str, files: Sequence[_File]) -> Part:
+def _part(files: Sequence[_File], known: Sizes) -> Part:
     names = bytes.fromhex("".join([file.md5 for file in files]))
     if len(names) != 16 * len(files):
         raise ValueError("a file has no proper name")
-    return Part(role, names, array("q", [file.size for file in files]))
+    sizes = tuple([file.size for file in files])
+    return Part(names, known.setdefault(sizes, sizes))
 
 
 def _directory_nbytes(files: Sequence[_File]) -> int:

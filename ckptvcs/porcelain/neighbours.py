@@ -130,7 +130,7 @@ def needed(repo: Repository, addresses: Sequence[str], places: Sequence[Place]) 
 
 
 def _names(taken: inventory.Inventory) -> Iterator[str]:
-    for slim in taken.checkpoints.values():
+    for slim in taken.slims():
         yield slim.directory.hex() + DIR_SUFFIX
         for part in (*slim.parts.values(), slim.files):
             yield from (name.hex() for name, _ in part.objects())

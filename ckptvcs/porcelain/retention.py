@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ckptvcs.domain.keeping import Retain
     from ckptvcs.domain.reasons import View
     from ckptvcs.porcelain.foreign import Foreign
-    from ckptvcs.porcelain.inventory import Slim
+    from ckptvcs.porcelain.inventory import Brief
     from ckptvcs.porcelain.places import Place
     from ckptvcs.porcelain.repo import Repository
     from ckptvcs.porcelain.view import Looked
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class Judged:
     """A checkpoint, and what the policy makes of it."""
 
-    slim: Slim
+    slim: Brief
     decision: Decision
     dropped: tuple[str, ...]
     """The components that nothing keeps; all of them where there is no reason."""

@@ -182,7 +182,7 @@ class _Sweeper:
         if not lost or not self._verdict.everywhere:
             return
         for identifier, components in self._verdict.dropped().items():
-            slim = self._verdict.looked.inventory.checkpoints[identifier]
+            slim = self._verdict.looked.inventory.slim(identifier)
             whole = not self._verdict.kept[identifier]
             names = (name for name in components if not lost.isdisjoint(names_of(slim, [name], whole=whole)))
             if found := tuple(names):

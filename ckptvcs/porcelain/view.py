@@ -14,8 +14,7 @@ from ckptvcs.domain.keeping import seconds
 from ckptvcs.domain.reasons import Line, Member, Pin, View
 from ckptvcs.domain.revisions import mode_of
 from ckptvcs.paths import printable
-from ckptvcs.porcelain import account, inventory
-from ckptvcs.porcelain.remotes import known
+from ckptvcs.porcelain import account, inventory, lost, remembered
 from ckptvcs.storage.history import recovery
 from ckptvcs.storage.history.repository import HEADS, TAGS, CommitId
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from ckptvcs.domain.checkpoint import CheckpointId
     from ckptvcs.domain.revisions import Mode
     from ckptvcs.porcelain.account import Account
-    from ckptvcs.porcelain.inventory import Inventory, Slim
+    from ckptvcs.porcelain.inventory import Brief, Inventory, Slim
     from ckptvcs.porcelain.repo import Repository
 
 DEFAULT_METRICS: Final = ("val_loss", "eval_loss", "loss")
@@ -40,20 +39,23 @@ class Looked:
     inventory: Inventory
     view: View
     account: Account
+    lost: set[str]
+    """Commits that nothing leads to."""
     refs: Mapping[str, str]
     """Every ref that was looked at, those of remotes under `REMOTE:REF`, and what it names."""
 
     def objects(self, identifier: CheckpointId, components: Collection[str]) -> Iterator[tuple[bytes, int]]:
         """The objects of some components of a checkpoint, those that belong to none among them; see `Slim.objects`."""
-        yield from _objects(self.inventory.checkpoints[identifier], components)
+        yield from _objects(self.inventory.slim(identifier), components)
 
 
-def look(repo: Repository, elsewhere: Mapping[str, str] | None = None) -> Looked:
+def look(repo: Repository, elsewhere: Mapping[str, str] | None = None, *, briefly: bool = False) -> Looked:
     """Look at everything that any ref leads to; change nothing.
 
     Args:
         repo: the repository.
         elsewhere: refs of git remotes as they are there right now, under `REMOTE:REF`; their objects are here.
+        briefly: without the objects of checkpoints, and with what was remembered of those that were looked at before.
 
     Raises:
         StorageError: git cannot read its history.
@@ -62,10 +64,12 @@ def look(repo: Repository, elsewhere: Mapping[str, str] | None = None) -> Looked
     heads = recovery.heads(repo.history)
     left = recovery.logged(repo.history)
     tips = [*refs.values(), *heads.values(), *left]
-    found = inventory.take(repo.history, repo.around.variables, sorted(set(tips)))
+    every = sorted(set(tips))
+    found = remembered.take(repo, every) if briefly else inventory.take(repo.history, repo.around.variables, every)
     said = account.read(repo)
     view = _view(repo, found, said, refs, heads)
-    return Looked(inventory=found, view=view, account=said, refs=refs)
+    nothing_leads_to = set[str]() if briefly else lost.add(repo, found)
+    return Looked(inventory=found, view=view, account=said, refs=refs, lost=nothing_leads_to)
 
 
 def refs_here(repo: Repository) -> dict[str, str]:
@@ -97,18 +101,27 @@ def _view(
     pins.people(said)
     pins.rescued(repo, said)
     pins.logged(found, named)
-    checkpoints = found.checkpoints
     return View(
         members=members,
         lines=lines,
         pins=pins.found,
         compared=_compared(repo, members.values()),
-        objects=lambda identifier, components: _objects(checkpoints[identifier], components),
-        has_warm=any(one.tier == "warm" for one in known(repo)),
+        objects=lambda identifier, components: _objects(found.slim(identifier), components),
+        has_warm=_has_warm(repo),
     )
 
 
-def _member(slim: Slim, said: Account, gone: frozenset[str]) -> Member:
+def _has_warm(repo: Repository) -> bool:
+    """Whether there is a warm remote, where that makes a difference."""
+    retain = repo.config.retain
+    if retain is None or retain.max_bytes.hot is None:
+        return True
+    from ckptvcs.porcelain.remotes import known  # takes a time that 'why' has not
+
+    return any(one.tier == "warm" for one in known(repo))
+
+
+def _member(slim: Brief, said: Account, gone: frozenset[str]) -> Member:
     late = said.late.get(slim.id, {})
     noted = {name: float(n.value) for name, n in late.items() if isinstance(n.value, (int, float))}
     words = {name for name, n in late.items() if not isinstance(n.value, (int, float))}  # a note may say "nan"
@@ -119,7 +132,7 @@ def _member(slim: Slim, said: Account, gone: frozenset[str]) -> Member:
         time=slim.time,
         step=slim.step,
         metrics={**metrics, **noted},
-        components={name: part.role for name, part in slim.parts.items() if name not in gone},
+        components={name: role for name, role in slim.roles.items() if name not in gone} if gone else slim.roles,
         parents=slim.parents,
         complete=whole,
     )

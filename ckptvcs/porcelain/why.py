@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ckptvcs.domain import retention
 from ckptvcs.domain.retention import Decision, kept_components
-from ckptvcs.porcelain import leases, places, view
+from ckptvcs.porcelain import view
 from ckptvcs.porcelain.checkpoints import require_checkpoint
-from ckptvcs.porcelain.doomed import names_of
 
 if TYPE_CHECKING:
-    from ckptvcs.domain.checkpoint import Checkpoint
+    from ckptvcs.domain.checkpoint import Checkpoint, CheckpointId
+    from ckptvcs.domain.keeping import Retain
     from ckptvcs.domain.reasons import Line, Member, Reason, View
     from ckptvcs.porcelain.repo import Repository
     from ckptvcs.porcelain.view import Looked
@@ -72,14 +72,15 @@ def why(repo: Repository, revision: str, *, track: str | None = None, ask: bool 
         NotFound: there is no such checkpoint.
         BadConfig: ckpt.yaml cannot be used.
     """
-    checkpoint = require_checkpoint(repo, revision, track or repo.config.track)
-    looked = view.look(repo)
+    checkpoint, retain = require_checkpoint(repo, revision, track or repo.config.track), repo.config.retain
+    limited = retain is not None and _has_limits(retain)
+    looked = view.look(repo, briefly=not (ask or limited))
     checkpoint = looked.account.on(checkpoint)
-    seen = looked.view
+    seen = looked.view if limited else _about(looked.view, checkpoint.id)
     member = seen.members.get(checkpoint.id)
     decision = Decision()
     if member is not None:
-        decision = retention.decide(seen, repo.config.retain, now=repo.now().timestamp())[checkpoint.id]
+        decision = retention.decide(seen, retain, now=repo.now().timestamp())[checkpoint.id]
     kept = kept_components(member, decision.reasons) if member is not None else frozenset[str]()
     return Why(
         checkpoint=checkpoint,
@@ -91,6 +92,19 @@ def why(repo: Repository, revision: str, *, track: str | None = None, ask: bool 
         leases=tuple(_leases(repo, looked, checkpoint)) if ask else (),
         notes=looked.account.notes,
     )
+
+
+def _has_limits(retain: Retain) -> bool:
+    """Whether what is kept depends on the bytes of others."""
+    limits = (retain.max_bytes.hot, retain.max_bytes.warm, *(keep.max_bytes for keep in retain.keep))
+    return any(limit is not None for limit in limits)
+
+
+def _about(seen: View, identifier: CheckpointId) -> View:
+    """As much of what was found as one checkpoint depends on: the lines that it is on, and those that went on from it."""
+    followers = {member.id for member in seen.members.values() if identifier in member.parents}
+    lines = [line for line in seen.lines if identifier in line.members or not followers.isdisjoint(line.members)]
+    return replace(seen, lines=lines)
 
 
 def _removals(member: Member | None, decision: Decision) -> tuple[Removal, ...]:
@@ -118,7 +132,10 @@ def _standing(seen: View, line: Line, member: Member) -> Standing:
 
 
 def _leases(repo: Repository, looked: Looked, checkpoint: Checkpoint) -> list[str]:
-    slim = looked.inventory.checkpoints[checkpoint.id]
+    from ckptvcs.porcelain import leases, places  # who does not ask needs none of it, and has 150 ms
+    from ckptvcs.porcelain.doomed import names_of
+
+    slim = looked.inventory.slim(checkpoint.id)
     names = names_of(slim, slim.parts, whole=True)
     found = []
     for place in places.opened(repo):

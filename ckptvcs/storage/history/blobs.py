@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from ckptvcs.errors import StorageError
-from ckptvcs.storage.history.program import no_git
+from ckptvcs.storage.history import program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +44,7 @@ def read_all(
             bufsize=1 << 20,
         )
     except FileNotFoundError as err:
-        raise no_git() from err
+        raise program.no_git() from err
     feeder = threading.Thread(target=_feed, args=(process.stdin, blobs), daemon=True)
     with process:
         feeder.start()
@@ -54,6 +54,17 @@ def read_all(
         finally:
             process.kill()
             feeder.join()
+
+
+def all_commits(folder: Path, variables: Mapping[str, str]) -> set[str]:
+    """Every commit that git has, whether or not anything leads to it.
+
+    Raises:
+        StorageError: there is no git, or it fails.
+    """
+    command = ("cat-file", "--batch-all-objects", "--unordered", "--batch-check=%(objecttype) %(objectname)")
+    lines = program.output(folder, variables, *command).splitlines()
+    return {line[7:].decode("ascii") for line in lines if line.startswith(b"commit ")}
 
 
 def _feed(to: BinaryIO, blobs: Sequence[BlobId]) -> None:
