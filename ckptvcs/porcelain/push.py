@@ -114,6 +114,7 @@ def plan_push(
     found = (
         *_checkpoints(repo, [*unsure.values(), *begun], []),
         *_checkpoints(repo, new, [CommitId(oid) for oid in theirs.values()]),
+        *(_named(repo, new) if repo.config.retain is not None else ()),
     )
     checkpoints = _still_kept(repo, found, tips.values())
     updates += _chain_updates(repo, theirs, to)
@@ -137,6 +138,13 @@ def plan_push(
         ),
         left=left,
     )
+
+
+def _named(repo: Repository, tips: Sequence[CommitId]) -> Iterator[Checkpoint]:
+    """What is held where a ref goes to. Where a policy drops something, a collector may be about to take it away just now."""
+    for tip in tips:
+        held = (checkpoint_at(repo, tip, track) for track in tracks_at(repo, tip))
+        yield from (checkpoint for checkpoint in held if checkpoint is not None)
 
 
 def _still_kept(repo: Repository, found: Iterable[Checkpoint], tips: Iterable[CommitId]) -> tuple[Checkpoint, ...]:

@@ -63,7 +63,7 @@ class Actor:
             pass
         except CkptvcsError as err:
             self.error = err
-        except BaseException as err:  # told by whoever waits
+        except BaseException as err:  # noqa: BLE001 - told to whoever waits
             self.error = err
             self.done.append("failed")
         finally:
