@@ -15,30 +15,31 @@ from typing import Any
 CHANGES = {"os.remove", "os.rename", "os.link", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate", "subprocess.Popen"}
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
-steps = 0
 
+def watch(signum: int, at: int) -> list[str]:
+    """Let the process get a signal before a step; returns the steps, to which each is added."""
+    steps: list[str] = []
 
-def watch(signum: int, at: int) -> None:
     def hook(event: str, args: tuple[Any, ...]) -> None:
-        global steps
         if event in CHANGES or (event == "open" and isinstance(args[2], int) and args[2] & WRITES):
-            steps += 1
-            if steps == at:
+            steps.append(event)
+            if len(steps) == at:
                 os.kill(os.getpid(), signum)
 
     sys.addaudithook(hook)
+    return steps
 
 
 def main() -> None:
     signum, at, arguments = signal.Signals[sys.argv[1]], int(sys.argv[2]), sys.argv[3:]
     from ckptvcs.cli.main import main as ckpt
 
-    watch(signum, at)
+    steps = watch(signum, at)
     try:
         ckpt(arguments)
     finally:
         if not at:
-            print(steps, file=sys.stderr)
+            print(len(steps), file=sys.stderr)
 
 
 if __name__ == "__main__":

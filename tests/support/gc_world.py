@@ -124,9 +124,8 @@ class Scene:
         try:
             return gc.collect(self.open(clone), gc.Options(places=tuple(places)))
         except NeedsPerson as err:
-            agreed = [word for word in (err.next_step or "").split() if word.isdigit()]
-            assert agreed, err
-            return gc.collect(self.open(clone), gc.Options(places=tuple(places), yes_delete=int(agreed[0])))
+            agreed = next((int(word) for word in err.next_step.split() if word.isdigit()), None)
+            return gc.collect(self.open(clone), gc.Options(places=tuple(places), yes_delete=agreed))
 
     def write_object(self, root: Path, data: bytes) -> str:
         """As DVC does."""
