@@ -177,7 +177,7 @@ def _alone(repo: Repository) -> Iterator[None]:
 
 
 def _collect(run: _Run, *, dry_run: bool) -> Report:
-    leased = {place.name: marks.leased(place) for place in run.places}  # G5: the leases, then the refs
+    seen = {place.name: marks.look(place) for place in run.places}  # G5: ages and leases, then the refs
     answers = asking.ask(run.repo, run.places, offline=run.options.offline)  # G2
     run.notes += answers.notes
     now = run.options.now or run.repo.now()
@@ -189,8 +189,7 @@ def _collect(run: _Run, *, dry_run: bool) -> Report:
             next_step="make a new one with 'ckpt policy plan', and look at it",
         )
     surveys = [
-        survey(place, verdict, leased[place.name], writer=run.writer, grace_s=run.grace_s(place))
-        for place in run.places
+        survey(place, verdict, seen[place.name], writer=run.writer, grace_s=run.grace_s(place)) for place in run.places
     ]
     dropped = _new_drops(verdict)
     if not dry_run:

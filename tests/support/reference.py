@@ -163,6 +163,23 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
         ("with `-n`", "files", "paths in the artifact"),
         ("with `-n`", "new_files", "of these, the files whose objects would be written"),
     ],
+    "import": [
+        (
+            "",
+            "files",
+            "each file or folder that was found: `path`, `format` (or null), `bytes`, `date`, `step`, `epoch`, `metrics`, "
+            "`best` (whether its trainer calls it the best of its run), `branch`, `status` (`new` with `-n`, else `imported`; "
+            "`there`, `same`, `failed`), `error` (with `error`, `what`, `why` and `next`, or null), `same_as` (the path of the "
+            "one with the same bytes, or null), `id` and `commit` (of the checkpoint, or null), `new_bytes` (that were written, "
+            "or null), `kept` (why `retain` would keep it, empty if it would not, null if there is no policy), `notes`",
+        ),
+        ("", "others", "files that fit a pattern and are no checkpoints"),
+        ("", "bytes", "size of all of them"),
+        ("", "new_bytes", "bytes of objects that were written; with `-n`, the size of what would be imported"),
+        ("", "notes", "what else the user should know"),
+        ("", "track", "the track"),
+        ("", "dry_run", "whether nothing was done"),
+    ],
     "remote list": [
         ("each of the list", "name", "the remote"),
         ("each of the list", "url", "where it is"),
@@ -399,6 +416,43 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
         ("", "dry_run", "whether nothing was done"),
     ],
     "policy show": [("", "...", "all [keys](configuration.md#keys) of the configuration")],
+    "policy check": [
+        ("", "against", "the commit that was compared with, or null"),
+        (
+            "",
+            "changes",
+            "what means something else: `section` (`retain`, `best`, `save`), `how` (`added`, `removed`, `changed`), `what`, "
+            "`before`",
+        ),
+        (
+            "",
+            "dropped",
+            "what was kept and is dropped now, newest first: `id`, `commit`, `step`, `time`, `branches`, `components`, "
+            "`because` (why it was kept)",
+        ),
+        ("", "dropped_bytes", "bytes of the objects that only that needs"),
+        ("", "kept", "what was dropped and is kept now, likewise; `because` is why it is kept"),
+        ("", "kept_bytes", "bytes of the objects that only that needs"),
+        ("", "odd", "what is odd about the policy, in words that begin with a key"),
+    ],
+    "alerts": [
+        ("", "format", "`ckptvcs-alerts/1`"),
+        ("", "repository", "the name of its folder"),
+        ("", "time", "when it was looked, in seconds since the epoch"),
+        (
+            "",
+            "alerts",
+            "`kind` (`growth`, `quota`, `save`, `restore`, `push`, `proof`, `place`), `severity` (`warning`, `critical`), "
+            "`what`, `next`, `value` and `limit` in bytes or seconds, `facts`",
+        ),
+    ],
+    "ci init": [
+        ("", "files", "`path`, relative to the root of git, and `did`: `make`, `replace` or `keep`"),
+        ("", "next", "what is left to do"),
+        ("", "dry_run", "whether nothing was done"),
+        ("each of the list", "kind", "what `--kind` takes"),
+        ("each of the list", "what", "what it is"),
+    ],
     "why": [
         ("", "id", "the checkpoint id"),
         ("", "commit", "the git commit of the checkpoint"),
@@ -445,7 +499,7 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
         ("`at`", "policy", "a digest of the policy"),
         ("`at`", "ledger", "a digest of the ends of all chains"),
     ],
-    "policy apply": [*_COLLECTED],
+    "policy apply": [*_COLLECTED, ("", "alerts", "what somebody has to know, as in [`alerts`](#ckpt-alerts)")],
     "policy simulate": [
         ("each policy", "policy", "what it is called"),
         ("each policy", "bytes", "bytes at the end"),
@@ -943,6 +997,7 @@ def items(text: str) -> list[tuple[str, str]]:
 OTHER_CONFIGURATION = [
     ("git", "`user.name`, `user.email`", "who makes commits and tags"),
     ("git", "`ckptvcs.signingkey`", "the private key that entries of the ledger are signed with"),
+    ("git", "`ckptvcs.alertcommand`", "`true` lets the program of `alerts.command` run here, which comes with a clone"),
     ("git", "`core.sparseCheckout`", "`ckpt checkout` refuses a sparse checkout"),
     ("DVC", "`cache.dir`", "where objects are; see [the cache](format/cache.md)"),
     ("DVC", "`cache.shared`", "`group` makes the folders of the cache writable for the group"),
@@ -967,6 +1022,10 @@ ENVIRONMENT = [
         "`CKPT_SIGNING_KEY`",
         "the private key that entries of the ledger are signed with, instead of the clone's own; before git's "
         "`ckptvcs.signingkey`",
+    ),
+    (
+        "`CKPT_ALERT_COMMAND`",
+        "`1` lets the program of `alerts.command` run here; before git's `ckptvcs.alertcommand`",
     ),
     ("`CKPT_DEBUG`", "if it is set to anything, what should not be possible (exit status 70) is shown as a traceback"),
 ]
@@ -1074,6 +1133,20 @@ retain:
     warm: 5TB
   shared_with: [../other]
   eval_deadline: 2d
+alerts:
+  growth:
+    max_bytes: 500GB
+    period: 7d
+  quota:
+    places: {hot: 1TB, store: 20TB}
+    within: 14d
+    period: 7d
+  save_within: 2h
+  restore_within: 10min
+  push_within: 12h
+  proof_within: 30d
+  command: [python, ops/tell.py]
+  timeout_s: 30
 """
 
 
@@ -1110,6 +1183,8 @@ def type_texts(kind: Any) -> list[str]:
         return [text for arg in typing.get_args(kind) for text in type_texts(arg)]
     if typing.get_origin(kind) is tuple:
         return ["a list of " + " or ".join(type_texts(typing.get_args(kind)[0]))]
+    if typing.get_origin(kind) is dict:
+        return ["a mapping of names to " + " or ".join(type_texts(typing.get_args(kind)[1]))]
     names = {str: "text", bool: "`true` or `false`", int: "a whole number", float: "a number", type(None): "nothing"}
     return [names[kind]]
 
