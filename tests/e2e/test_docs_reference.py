@@ -92,7 +92,7 @@ def retention_of(world: World, tmp_path: Path, said: dict[str, Any]) -> dict[str
 
     def ask(verb: str, *args: str) -> Any:
         name = f"{verb} --rescue" if "--rescue" in args else verb
-        said.setdefault(verb.split()[0], []).append((*verb.split(), *args))
+        said.setdefault(verb.split(maxsplit=1)[0], []).append((*verb.split(), *args))
         answer = world.ckpt(*verb.split(), *args, "--json").json
         for place, keys in shown_below(answer).items():
             found.setdefault(name, {})[place] = keys
