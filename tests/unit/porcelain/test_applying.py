@@ -47,7 +47,7 @@ def test_who_is_told_is_told_that_a_person_has_to_look(training: Training, tmp_p
 
     first = json.loads(heard.read_text())["alerts"][0]
     assert (first["kind"], first["severity"]) == ("collection", "critical")
-    assert "--yes-delete" in first["next_step"]
+    assert "--yes-delete" in first["next"]
 
 
 def test_nobody_is_told_of_what_would_be(training: Training, tmp_path: Path):
