@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from importlib import import_module
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
@@ -22,6 +23,7 @@ VERBS: Final[dict[str, dict[str, str]]] = {
     "Begin and record": {
         "init": "Make a ckptvcs repository out of this folder.",
         "commit": "Make a checkpoint from a file or folder.",
+        "import": "Make checkpoints from files and folders that lie around.",
         "note": "Note metrics of a checkpoint that come late.",
         "hold": "Hold a checkpoint: it is kept whatever the policy says; without REV, list what is held.",
         "release": "Release a checkpoint: end the holds that it has.",
@@ -48,9 +50,11 @@ VERBS: Final[dict[str, dict[str, str]]] = {
         "audit": "See who did what, prove that nobody changed it, and say who may write.",
     },
     "Upkeep": {
-        "policy": "Show the policy, plan by it, carry it out, and calibrate it by past training.",
+        "policy": "Show and check the policy, plan by it, carry it out, and calibrate it by past training.",
         "why": "Say what keeps a checkpoint, or why it is dropped.",
         "gc": "Collect garbage: condemn what no policy keeps, and sweep what was condemned before and is still unneeded.",
+        "alerts": "Tell what somebody has to know: growth, a place that fills, work that could be lost, proofs that are too old.",
+        "ci": "Carry the policy out by itself: every night, and a check on pull requests.",
         "hooks": "Install and remove git hooks.",
         "doctor": "Say what is wrong here, and what mends it.",
         "completion": "Print the script that completes ckpt in a shell.",
@@ -80,7 +84,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in (*self.list_commands(ctx), *HIDDEN):
             return None
-        command = getattr(import_module(f"ckptvcs.cli.{cmd_name}"), "command")  # noqa: B009 - mypy cannot know it
+        module = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+        command = getattr(import_module(f"ckptvcs.cli.{module}"), "command")  # noqa: B009 - mypy cannot know it
         assert isinstance(command, click.Command)
         return command
 

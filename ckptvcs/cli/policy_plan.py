@@ -157,7 +157,7 @@ def apply(
     as_json: bool,
     dry_run: bool,
 ) -> int:
-    """Carry the policy out: condemn what it drops, sweep what has waited, move what has no room; for cron and the like.
+    """Carry the policy out: condemn what it drops, sweep what has waited, move what has no room, tell alerts; for cron.
 
     With FILE, a plan that was saved by 'ckpt policy plan --output FILE', exactly that plan is carried out, or nothing if refs,
     policy or ledger have moved since. It exits with 50 if a person has to look first, and with 11 if another one is at work.
@@ -168,17 +168,18 @@ def apply(
       ckpt policy apply --exit-code --json
       ckpt policy plan --output plan.json && ckpt policy apply plan.json
     """
-    from ckptvcs.cli import waiting
-    from ckptvcs.porcelain import gc, plans
+    from ckptvcs.cli import render, waiting
+    from ckptvcs.porcelain import applying, gc, plans
 
     repo = open_repo(ctx)
+    options = gc.Options(yes_delete=yes_delete, accept_policy=accept_policy)
     with waiting.busy("looking what is needed"):
-        if file is not None:
-            report = plans.carry_out(repo, plans.read(file), dry_run=dry_run)
-        else:
-            report = gc.collect(repo, gc.Options(yes_delete=yes_delete, accept_policy=accept_policy), dry_run=dry_run)
-    gc_command.tell(report, as_json=as_json, dry_run=dry_run)
-    return _status(report) if exit_code else 0
+        saved = plans.read(file) if file is not None else None
+        done = applying.apply(repo, options, saved=saved, dry_run=dry_run)
+    for text in done.notes:
+        render.note(text)
+    gc_command.tell(done.report, as_json=as_json, dry_run=dry_run, alerts=done.alerts)
+    return _status(done.report) if exit_code else 0
 
 
 def _status(report: Report) -> int:

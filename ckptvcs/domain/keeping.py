@@ -88,11 +88,11 @@ class Keep:
         check_positive("keep_last", self.keep_last)
         check_positive("keep_every_n_steps", self.keep_every_n_steps)
         for key in ("keep_every", "keep_within", "ttl"):
-            _check_span(key, getattr(self, key))
+            check_span(key, getattr(self, key))
         for key in ("branches", "tracks"):
             if not all(getattr(self, key)) or not getattr(self, key):
                 raise BadValue(key, "a pattern cannot be empty; '*' means all")
-        _check_size("max_bytes", self.max_bytes)
+        check_size("max_bytes", self.max_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ class TierLimits:
             BadValue: a value cannot be used.
         """
         for key in ("hot", "warm"):
-            _check_size(key, getattr(self, key))
+            check_size(key, getattr(self, key))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,9 +170,9 @@ class Retain:
         if not self.keep:
             raise BadValue("keep", "there is no rule; leave 'retain' out to keep everything")
         for key in ("grace", "eval_deadline"):
-            _check_span(key, getattr(self, key))
+            check_span(key, getattr(self, key))
         if self.trash != "0d":
-            _check_span("trash", self.trash)
+            check_span("trash", self.trash)
 
 
 _SIZE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,6})?) ?([kMGTP]i?)?B\Z")
@@ -189,7 +189,8 @@ def size(text: str) -> int | None:
     return int(float(found[1]) * base ** _FACTORS[unit.removesuffix("i")])
 
 
-def _check_size(key: str, text: str | None) -> None:
+def check_size(key: str, text: str | None) -> None:
+    """Raise `BadValue` unless a text is a size, if there is one."""
     if text is not None and size(text) is None:
         raise BadValue(key, f"'{text}' is no size: write 500MB, 200GB or 1.5TiB")
 
@@ -201,7 +202,8 @@ def seconds(text: str) -> float:
     return found.total_seconds()
 
 
-def _check_span(key: str, text: str | None) -> None:
+def check_span(key: str, text: str | None) -> None:
+    """Raise `BadValue` unless a text is a span of time, if there is one."""
     if text is None:
         return
     try:

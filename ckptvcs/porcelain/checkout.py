@@ -7,6 +7,7 @@ HEAD moves, then each artifact is exchanged in one step. Killed in between, HEAD
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -295,6 +296,7 @@ def execute(repo: Repository, plan: CheckoutPlan, progress: Progress = silent) -
         IntegrityError: an object is missing or damaged; nothing was changed.
         Unsaved: uncommitted changes stand in the way; nothing was changed.
     """
+    began = time.monotonic()
     repo.objects.check((ref for p in plan.placements for ref in p.members.values()), progress)
     with repo.dvc_lock(), locked(repo) as lock:
         if plan.move_head:
@@ -308,6 +310,7 @@ def execute(repo: Repository, plan: CheckoutPlan, progress: Progress = silent) -
             )
         for where in plan.removals:
             workspace.remove(where)
+        notes += given.took(repo, told, by=by, seconds=time.monotonic() - began, lock=lock)
     return notes
 
 

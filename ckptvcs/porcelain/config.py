@@ -113,7 +113,20 @@ def read_file(path: Path) -> Config:
         raise BadConfig(f"cannot read '{path}'", why=str(err.strerror).lower()) from err
     if len(data) > _MAX_BYTES:
         raise BadConfig(f"cannot read '{path}'", why=f"at most {_MAX_BYTES} bytes of it are read")
-    return _parse(data, path, None)
+    return config_of(data, path)
+
+
+def config_of(data: bytes, where: Path) -> Config:
+    """What the bytes of a `ckpt.yaml` mean.
+
+    Args:
+        data: its bytes.
+        where: what an error calls it.
+
+    Raises:
+        BadConfig: a key or value is wrong; the error names its line.
+    """
+    return _parse(data, where, None)
 
 
 def write_value(root: Path, keys: Sequence[str], value: Any) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, cast
@@ -22,7 +23,7 @@ from ckptvcs.formats.tree_file import Stored
 from ckptvcs.porcelain import given
 from ckptvcs.porcelain.checkpoints import require_checkpoint
 from ckptvcs.porcelain.describe import ref_of
-from ckptvcs.porcelain.load import load, open_component_file
+from ckptvcs.porcelain.load import State, load, open_component_file
 from ckptvcs.storage import files
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ def execute(repo: Repository, plan: ExportPlan) -> tuple[str, ...]:
     write = {"pt": _write_pt, "lightning": _write_lightning, "safetensors": _write_safetensors, "hf": _write_hf}[
         plan.format
     ]
+    began = time.monotonic()
     notes = given.tell(repo, [plan.checkpoint], by="export", components=plan.components)
     tmp = plan.destination.with_name(f"{files.PREFIX}{secrets.token_hex(6)}-{plan.destination.name}")
     try:
@@ -141,7 +143,7 @@ def execute(repo: Repository, plan: ExportPlan) -> tuple[str, ...]:
             shutil.rmtree(tmp, ignore_errors=True)
         else:
             tmp.unlink(missing_ok=True)
-    return notes
+    return notes + given.took(repo, [plan.checkpoint], by="export", seconds=time.monotonic() - began)
 
 
 # ----------------------------------------------------------------------------------------------------------- with torch
@@ -179,7 +181,7 @@ def _as_lightning(checkpoint: Checkpoint, state: Mapping[str, Any]) -> dict[str,
 
 def _state(repo: Repository, plan: ExportPlan) -> Any:
     state = load(repo, plan.checkpoint.commit, allow_pickle=plan.allow_pickle, track=plan.checkpoint.manifest.track)
-    return {key: state[key] for key in state} if hasattr(state, "keys") and type(state) is not dict else state
+    return state.whole() if isinstance(state, State) else state
 
 
 def _torch_save(state: Any, file: BinaryIO) -> None:
@@ -222,7 +224,7 @@ def _write_safetensors(repo: Repository, plan: ExportPlan, tmp: Path) -> None:
 
 def _write_hf(repo: Repository, plan: ExportPlan, tmp: Path) -> None:
     manifest = plan.checkpoint.manifest
-    names = manifest.source.metadata if manifest.source.format == "hf" else {}
+    names = manifest.source.header if manifest.source.format == "hf" else {}
     tmp.mkdir()
     for component in manifest.components:
         _keep_files(repo, plan.checkpoint, component, tmp)
@@ -276,7 +278,7 @@ class _Tensors:
         names = [c.name for c in checkpoint.manifest.components if c.encoding == "tree"]
         artifact = Artifact(names, open_component_file(repo, checkpoint))
         source = checkpoint.manifest.source
-        self._metadata = source.metadata if source.format == "safetensors" else {}
+        self._metadata = source.header if source.format == "safetensors" else {}
         self._leaves = dict(named_leaves(build(artifact, NeutralBuilder, [component])[component]))
         for name, leaf in self._leaves.items():
             if leaf.dtype not in dtypes.SAFETENSORS or "expand" in leaf.attrs:

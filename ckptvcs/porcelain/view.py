@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from ckptvcs.domain.checkpoint import CheckpointId
+    from ckptvcs.domain.policy import Config
     from ckptvcs.domain.revisions import Mode
     from ckptvcs.porcelain.account import Account
     from ckptvcs.porcelain.inventory import Brief, Inventory, Slim
@@ -108,7 +109,7 @@ def _view(
         members=members,
         lines=lines,
         pins=pins.found,
-        compared=_compared(repo, members.values()),
+        compared=compared(repo.config, members.values()),
         objects=lambda identifier, components: _objects(found.slim(identifier), components),
         has_warm=_has_warm(repo),
     )
@@ -142,10 +143,10 @@ def _member(slim: Brief, said: Account, gone: frozenset[str]) -> Member:
     )
 
 
-def _compared(repo: Repository, members: Iterable[Member]) -> tuple[tuple[str, Mode], ...]:
+def compared(config: Config, members: Iterable[Member]) -> tuple[tuple[str, Mode], ...]:
     """By what `@best` compares; see `checkpoints.locate`."""
-    if repo.config.best is not None:
-        return ((repo.config.best.monitor, repo.config.best.mode),)
+    if config.best is not None:
+        return ((config.best.monitor, config.best.mode),)
     there = {name for member in members for name in DEFAULT_METRICS if name in member.metrics}
     found = ((name, mode_of(name)) for name in DEFAULT_METRICS if name in there)
     return tuple((name, mode) for name, mode in found if mode is not None)

@@ -76,6 +76,21 @@ def test_every_verb_answers_in_json_with_the_keys_of_the_page(world: World, tmp_
     assert keys(ask("init")) == told("init")
     assert keys(ask("commit", "../a.pt")) == told("commit")
     assert keys(ask("commit", "../b.pt", "-n")) == told("commit", "with `-n`")
+    listed = ask("import", "../a.pt", "--run", "x2", "-n")
+    assert keys(listed) == told("import")
+    (text,) = [text for _, key, text in reference.JSON["import"] if key == "files"]
+    named = set(re.findall(r"`([a-z_]+)`", text)) - {
+        "new",
+        "imported",
+        "there",
+        "same",
+        "failed",
+        "retain",
+        "what",
+        "why",
+        "next",
+    }
+    assert keys(listed["files"]) == named
     world.ckpt("commit", "../b.pt")
     assert keys(ask("note", "HEAD", "--metric", "acc=0.5")) == told("note")
     log = ask("log")
@@ -113,6 +128,10 @@ def test_every_verb_answers_in_json_with_the_keys_of_the_page(world: World, tmp_
     assert keys(ask("pull")) == told("pull")
     assert keys(ask("policy", "show")) == {field.name for field in dataclasses.fields(policy.Config)}
     assert keys(ask("policy", "calibrate")) == told("policy calibrate")
+    assert keys(ask("policy", "check")) == told("policy check")
+    assert keys(ask("alerts")) == told("alerts")
+    assert keys(ask("ci", "init", "--kind", "cron", "-n")) == told("ci init")
+    assert keys(ask("ci", "init", "--list")) == told("ci init", "each of the list")
     assert keys(ask("hooks", "install")) == told("hooks install")
     assert keys(ask("hooks", "uninstall")) == told("hooks uninstall")
     assert keys(ask("doctor")) == told("doctor")
