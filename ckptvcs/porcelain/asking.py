@@ -51,7 +51,8 @@ def ask(repo: Repository, places: Sequence[Place], *, offline: bool) -> Answers:
         StorageError: a git remote does not answer.
     """
     found = Answers()
-    addresses = list((repo.config.retain.shared_with if repo.config.retain else None) or ())
+    shared = (repo.config.retain.shared_with if repo.config.retain else None) or ()
+    addresses = [neighbours.resolved(repo, one) for one in shared]
     if not offline:
         git = Git(repo.history, repo.around.variables)
         for to in git.remotes():

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from ckptvcs.domain import fates, remote_files, sanity
 from ckptvcs.domain.keeping import seconds
-from ckptvcs.errors import Conflict, NeedsPerson, RefMoved, UsageError
-from ckptvcs.porcelain import asking, ledger, lost, marks, places, retention, sweeping
+from ckptvcs.errors import Conflict, NeedsPerson, RefMoved, TierFull, UsageError
+from ckptvcs.porcelain import asking, ballast, ledger, lost, marks, places, retention, sweeping
 from ckptvcs.porcelain.leases import MARKS
 from ckptvcs.porcelain.survey import Survey, survey
 from ckptvcs.storage.files import Lock
@@ -149,7 +149,7 @@ def collect(repo: Repository, options: Options, *, dry_run: bool = False) -> Rep
         with contextlib.ExitStack() as stack:
             if not dry_run:
                 for place in opened:
-                    stack.enter_context(marks.alone(place, run.marks()))  # G1
+                    _enter(stack, run, place)  # G1
             for _ in range(_TRIES - 1):
                 with contextlib.suppress(RefMoved):  # training goes on here: look again
                     return _collect(run, dry_run=dry_run)
@@ -304,9 +304,22 @@ def _why(retain: Retain) -> str:
     return f"no rule of policy {retention.policy_digest(retain)[:10]} keeps it"
 
 
+def _enter(stack: contextlib.ExitStack, run: _Run, place: Place) -> None:
+    """Keep others away from a place. Where our disk is full, the ballast makes room for that."""
+    try:
+        stack.enter_context(marks.alone(place, run.marks()))
+    except TierFull:
+        if not place.is_hot:
+            raise
+        ballast.drop(run.repo)
+        stack.enter_context(marks.alone(place, run.marks()))
+
+
 def _condemn(run: _Run, found: Survey, *, dry_run: bool) -> Condemned:
     if not dry_run:
         marks.write(found.place, MARKS, run.marks(sorted(found.fresh)))
+        if found.place.is_hot:
+            ballast.fill(run.repo)  # when it is swept, the disk may be full
     return Condemned(
         place=found.place.name,
         objects=len(found.fresh),

@@ -309,7 +309,8 @@ def test_many_refs_that_are_gone_stop(place: Place):
     assert collect(place).is_empty
 
     with place.world.repo() as repo:
-        repo.commit(state(4), step=4)
+        for n in (4, 5):
+            repo.commit(state(n), step=n)
 
     assert "refs" in stops(place)
 
