@@ -294,6 +294,11 @@ def _over_time(times: Sequence[float], nbytes: Sequence[int]) -> list[dict[str, 
     return [{"time": time, "bytes": size} for time, size in zip(times, nbytes, strict=True)]
 
 
+def _amount(number: float) -> str:
+    """A number in as many digits as anybody reads."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}" if number >= 0.01 else "under 0.01"
+
+
 def _say_outcome(one: Outcome) -> None:
     from datetime import datetime
 
@@ -304,7 +309,7 @@ def _say_outcome(one: Outcome) -> None:
     cost = f", cost {one.cost:.2f}" if one.cost is not None else ""
     render.answer(
         f"{render.text(one.name)}: {render.size(now)} at the end, {render.size(simulated.peak)} at most, "
-        f"{simulated.gb_months:.3g} GB-months{cost}; {render.counted(simulated.kept, 'checkpoint')} left, "
+        f"{_amount(simulated.gb_months)} GB-months{cost}; {render.counted(simulated.kept, 'checkpoint')} left, "
         f"{simulated.dropped} dropped, {render.counted(len(simulated.lost), 'use')} lost"
     )
     for lost in simulated.lost[:5]:

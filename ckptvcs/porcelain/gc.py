@@ -255,6 +255,7 @@ def _stops(
         policy_committed=asking.is_committed(run.repo),
         going=[one.going for one in surveys if one.going is not None],
         silent=answers.silent,
+        unsaid=answers.unsaid,
     )
     agreed = run.options.planned is not None  # a person has looked at what goes
     return list(

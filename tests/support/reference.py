@@ -510,7 +510,7 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
         ("each policy", "dropped", "those of which nothing is left"),
         ("each of `lost`", "use", "`time`, `checkpoint` and `what`: how it was used"),
         ("each of `lost`", "gone_at", "since when it would have been gone, in seconds since the epoch"),
-        ("each of `over_time`", "time", "in seconds since the epoch"),
+        ("each of `over_time`", "time", "in seconds since the epoch; with `--every`, since training begins"),
         ("each of `over_time`", "bytes", "what was there then"),
     ],
     "policy calibrate": [
@@ -1110,6 +1110,29 @@ save:
     mtbf_s: 28800
   when_busy: wait
   grade: exact
+retain:
+  keep:
+    - branches: [main, exp/*]
+      tracks: ["*"]
+      keep_last: 3
+      keep_best:
+        monitor: val_loss
+        mode: min
+        n: 2
+      keep_every_n_steps: 5000
+      keep_every: 1d
+      keep_within: 7d
+      components: [model]
+      ttl: 90d
+      max_bytes: 500GB
+  keep_marked: true
+  grace: 7d
+  trash: 14d
+  max_bytes:
+    hot: 200GB
+    warm: 5TB
+  shared_with: [../other]
+  eval_deadline: 2d
 alerts:
   growth:
     max_bytes: 500GB
@@ -1133,7 +1156,8 @@ def keys(cls: Any, prefix: str) -> Iterator[tuple[str, str, str, str]]:
         inner = dataclass_in(hints[field.name])
         default = default_of(field)
         words = [code(yaml_of(short)) for short, _ in field.metadata["short"]]
-        kind = " or ".join([*words, "a mapping"] if inner else type_texts(hints[field.name]))
+        many = "a list of mappings" if typing.get_origin(hints[field.name]) is tuple else "a mapping"
+        kind = " or ".join([*words, many] if inner else type_texts(hints[field.name]))
         yield code(prefix + field.name), kind, default, field.metadata["description"]
         if inner:
             named = "NAME." if typing.get_origin(hints[field.name]) is dict else ""
