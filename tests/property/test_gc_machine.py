@@ -105,7 +105,7 @@ class Machine(RuleBasedStateMachine):
             push.execute(repo, push.plan_push(repo, [branch]))
             hub = self.scene.hub
             tip = hub.references[f"refs/heads/{branch}"].peel(pygit2.Commit)
-            for name in self.scene.needed_at(hub, tip):
+            for name in self.scene.needed_at(tip):
                 assert self.scene.is_there(self.scene.store, name), f"a push moved {branch} without {name}"
             return True
         return False
@@ -147,7 +147,7 @@ class Machine(RuleBasedStateMachine):
         with contextlib.suppress(*EXPECTED, KeyError), Repo(self.scene.folder / clone) as repo:
             repo.hold(f"{branch}~{back}", why="a paper")
             commit = git.revparse_single(f"{branch}~{back}").peel(pygit2.Commit)
-            names = self.scene.needed_at(git, commit)
+            names = self.scene.needed_at(commit)
             if self._push(clone, branch) and self._whole(names):
                 self.held[f"hold {commit.id}"] = names
 
@@ -259,7 +259,7 @@ class Machine(RuleBasedStateMachine):
         with contextlib.suppress(*EXPECTED):
             rescue.execute(repo, rescue.plan(repo, f"{branch}~{back}"))
             git = self.scene.git(clone)
-            for name in self.scene.needed_at(git, git.revparse_single(f"{branch}~{back}").peel(pygit2.Commit)):
+            for name in self.scene.needed_at(git.revparse_single(f"{branch}~{back}").peel(pygit2.Commit)):
                 roots = (self.scene.store, self.scene.cache(clone))
                 assert any(self.scene.is_there(root, name) for root in roots), f"{name} was not rescued"
 
@@ -285,7 +285,7 @@ class Machine(RuleBasedStateMachine):
             assert not lost, f"the store lost {lost}, which '{why}' needs"
         for clone in CLONES:
             cache, git = scene.cache(clone), scene.git(clone)
-            tips = {f"{ref} {tip.id}": scene.needed_at(git, tip) for ref, tip in scene.tips(git)}
+            tips = {f"{ref} {tip.id}": scene.needed_at(tip) for ref, tip in scene.tips(git)}
             self.here[clone] = self._still(self.here[clone], tips, lambda names, root=cache: self._whole(names, root))
             for why, names in self.here[clone].items():
                 lost = [name for name in names if not scene.is_there(cache, name)]

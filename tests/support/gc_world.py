@@ -30,6 +30,10 @@ CLONES = ("a", "b", "c")
 HOURS = 25
 
 
+_KNOWN: dict[pygit2.Oid, frozenset[str]] = {}
+"""By the tree that holds them, the objects of checkpoints: git names it by what is in it."""
+
+
 def memory() -> Path:
     """A new folder, in memory where there is a file system for that."""
     shm = Path("/dev/shm")
@@ -143,9 +147,15 @@ class Scene:
         return os.path.isfile(f"{root}/{name[:2]}/{name[2:]}")
 
     @staticmethod
-    def needed_at(repo: pygit2.Repository, commit: pygit2.Commit) -> frozenset[str]:
+    def needed_at(commit: pygit2.Commit) -> frozenset[str]:
         """The objects of the checkpoint that a commit holds."""
         folder = commit.tree / "checkpoints"
+        if folder.id not in _KNOWN:
+            _KNOWN[folder.id] = Scene._read(folder)
+        return _KNOWN[folder.id]
+
+    @staticmethod
+    def _read(folder: Any) -> frozenset[str]:
         manifest, pointer = json.loads((folder / "model.json").data), yaml.safe_load((folder / "model.dvc").data)
         files = [file for component in manifest["components"] for file in component["files"]] + manifest["files"]
         return frozenset({file["md5"] for file in files} | {pointer["outs"][0]["md5"]})
@@ -160,7 +170,7 @@ class Scene:
     def kept_at_hub(self) -> dict[str, frozenset[str]]:
         """What the newest checkpoint of every branch, and every tag, needs."""
         hub = self.hub
-        return {f"{ref} {commit.id}": self.needed_at(hub, commit) for ref, commit in self.tips(hub)}
+        return {f"{ref} {commit.id}": self.needed_at(commit) for ref, commit in self.tips(hub)}
 
     def foreign_at_hub(self) -> set[str]:
         """What files of DVC at the tips of the hub name that are none of ours."""
