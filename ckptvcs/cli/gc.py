@@ -9,6 +9,9 @@ import click
 from ckptvcs.cli.options import complete_revision, dry_run_option, json_option, open_repo, track_option
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ckptvcs.domain.alerts import Alert
     from ckptvcs.porcelain.gc import Condemned, Report
     from ckptvcs.porcelain.repo import Repository
     from ckptvcs.porcelain.sweeping import Swept
@@ -92,8 +95,8 @@ def grace_s(text: str | None) -> float | None:
     return found.total_seconds()
 
 
-def tell(report: Report, *, as_json: bool, dry_run: bool) -> None:
-    """Print what a collection did, or would do."""
+def tell(report: Report, *, as_json: bool, dry_run: bool, alerts: Sequence[Alert] | None = None) -> None:
+    """Print what a collection did, or would do, and what somebody has to know."""
     from ckptvcs.cli import render
 
     for text in report.notes:
@@ -101,8 +104,17 @@ def tell(report: Report, *, as_json: bool, dry_run: bool) -> None:
     for stop in report.stops:
         render.note(f"a person would have to look first: {stop.what}; {stop.next_step}")
     if as_json:
-        render.answer_json(report_json(report, dry_run=dry_run))
+        told = {} if alerts is None else {"alerts": list(alerts)}
+        render.answer_json({**report_json(report, dry_run=dry_run), **told})
         return
+    for alert in alerts or ():
+        render.note(f"{alert.severity}: {alert.what}; {alert.next_step}")
+    _say(report, dry_run=dry_run)
+
+
+def _say(report: Report, *, dry_run: bool) -> None:
+    from ckptvcs.cli import render
+
     for swept in report.swept:
         _say_swept(swept, "would " if dry_run else "")
     if report.dropped:

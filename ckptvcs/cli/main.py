@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from importlib import import_module
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
@@ -22,6 +23,7 @@ VERBS: Final[dict[str, dict[str, str]]] = {
     "Begin and record": {
         "init": "Make a ckptvcs repository out of this folder.",
         "commit": "Make a checkpoint from a file or folder.",
+        "import": "Make checkpoints from files and folders that lie around.",
         "note": "Note metrics of a checkpoint that come late.",
         "hold": "Hold a checkpoint: it is kept whatever the policy says; without REV, list what is held.",
         "release": "Release a checkpoint: end the holds that it has.",
@@ -82,7 +84,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in (*self.list_commands(ctx), *HIDDEN):
             return None
-        command = getattr(import_module(f"ckptvcs.cli.{cmd_name}"), "command")  # noqa: B009 - mypy cannot know it
+        module = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+        command = getattr(import_module(f"ckptvcs.cli.{module}"), "command")  # noqa: B009 - mypy cannot know it
         assert isinstance(command, click.Command)
         return command
 

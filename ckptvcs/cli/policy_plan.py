@@ -157,7 +157,7 @@ def apply(
     as_json: bool,
     dry_run: bool,
 ) -> int:
-    """Carry the policy out: condemn what it drops, sweep what has waited, move what has no room; for cron and the like.
+    """Carry the policy out: condemn what it drops, sweep what has waited, move what has no room, tell alerts; for cron.
 
     With FILE, a plan that was saved by 'ckpt policy plan --output FILE', exactly that plan is carried out, or nothing if refs,
     policy or ledger have moved since. It exits with 50 if a person has to look first, and with 11 if another one is at work.
@@ -168,17 +168,18 @@ def apply(
       ckpt policy apply --exit-code --json
       ckpt policy plan --output plan.json && ckpt policy apply plan.json
     """
-    from ckptvcs.cli import waiting
-    from ckptvcs.porcelain import gc, plans
+    from ckptvcs.cli import render, waiting
+    from ckptvcs.porcelain import applying, gc, plans
 
     repo = open_repo(ctx)
+    options = gc.Options(yes_delete=yes_delete, accept_policy=accept_policy)
     with waiting.busy("looking what is needed"):
-        if file is not None:
-            report = plans.carry_out(repo, plans.read(file), dry_run=dry_run)
-        else:
-            report = gc.collect(repo, gc.Options(yes_delete=yes_delete, accept_policy=accept_policy), dry_run=dry_run)
-    gc_command.tell(report, as_json=as_json, dry_run=dry_run)
-    return _status(report) if exit_code else 0
+        saved = plans.read(file) if file is not None else None
+        done = applying.apply(repo, options, saved=saved, dry_run=dry_run)
+    for text in done.notes:
+        render.note(text)
+    gc_command.tell(done.report, as_json=as_json, dry_run=dry_run, alerts=done.alerts)
+    return _status(done.report) if exit_code else 0
 
 
 def _status(report: Report) -> int:
@@ -293,6 +294,11 @@ def _over_time(times: Sequence[float], nbytes: Sequence[int]) -> list[dict[str, 
     return [{"time": time, "bytes": size} for time, size in zip(times, nbytes, strict=True)]
 
 
+def _amount(number: float) -> str:
+    """A number in as many digits as anybody reads."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}" if number >= 0.01 else "under 0.01"
+
+
 def _say_outcome(one: Outcome) -> None:
     from datetime import datetime
 
@@ -303,7 +309,7 @@ def _say_outcome(one: Outcome) -> None:
     cost = f", cost {one.cost:.2f}" if one.cost is not None else ""
     render.answer(
         f"{render.text(one.name)}: {render.size(now)} at the end, {render.size(simulated.peak)} at most, "
-        f"{simulated.gb_months:.3g} GB-months{cost}; {render.counted(simulated.kept, 'checkpoint')} left, "
+        f"{_amount(simulated.gb_months)} GB-months{cost}; {render.counted(simulated.kept, 'checkpoint')} left, "
         f"{simulated.dropped} dropped, {render.counted(len(simulated.lost), 'use')} lost"
     )
     for lost in simulated.lost[:5]:

@@ -140,7 +140,7 @@ def _provenance(manifest: Manifest) -> dict[str, str]:
     return {
         "code": f"{(code.commit or 'none')[:10]}{changed}",
         "data": ", ".join(f"{render.text(d.name)} {d.version[:16]}" for d in manifest.provenance.data[:5]),
-        "environment": ", ".join([f"Python {environment.python}", *known, *environment.gpus]),
+        "environment": ", ".join([f"Python {environment.python or '(not known)'}", *known, *environment.gpus]),
         "source": f"{manifest.source.format} {render.text(manifest.source.name)}".strip(),
     }
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ckptvcs.domain.alerting import Alerts, Growth, Quota
 
-KINDS: Final = ("growth", "quota", "save", "restore", "push", "proof", "place")
+KINDS: Final = ("growth", "quota", "save", "restore", "push", "proof", "place", "collection")
 """Every kind of alert there is."""
 
 _DAY_S: Final = 86400.0

@@ -38,7 +38,7 @@ class Checkpoint:
     """First line of the commit message."""
     author: str
     time: datetime
-    """When it was committed."""
+    """When it was saved: the time of the author of the commit, which is that of the file where it was imported."""
     late: Mapping[str, Noted] = field(default_factory=dict)
     """What was noted of it later, by metric, where the ledger was looked into; its id does not depend on it."""
     dropped: Dropped | None = None

@@ -119,8 +119,11 @@ def _compared(view: View, rules: Sequence[Rule], line: Line) -> dict[tuple[str, 
     """The metrics by which a line has a best checkpoint, and what says so."""
     found: dict[tuple[str, Mode], list[str]] = {compared: [] for compared in view.compared}
     for rule in rules:
-        if rule.best is not None and rule.fits(line):
-            found.setdefault((rule.best.monitor, rule.best.direction), []).append(rule.source)
+        if rule.best is None or not rule.fits(line):
+            continue
+        compared = (rule.best.monitor, rule.best.direction)
+        if compared not in view.compared:  # else it is compared without that rule as well
+            found.setdefault(compared, []).append(rule.source)
     return found
 
 

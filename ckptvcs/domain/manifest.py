@@ -21,6 +21,8 @@ from ckptvcs.paths import check_paths, printable
 
 FORMAT: Final = "ckptvcs/1"
 MAX_BYTES: Final = 8 << 20
+OURS: Final = "ckptvcs:"
+"""Keys of `SourceEntry.metadata` that begin so are ours, not those of a header."""
 _MD5: Final = re.compile(r"[0-9a-f]{32}\Z")
 
 
@@ -59,6 +61,11 @@ class SourceEntry(Entry, frozen=True):
     format: str
     name: str
     metadata: dict[str, str]
+
+    @property
+    def header(self) -> dict[str, str]:
+        """The metadata without what an import noted."""
+        return {key: value for key, value in self.metadata.items() if not key.startswith(OURS)}
 
 
 class Manifest(Entry, frozen=True):

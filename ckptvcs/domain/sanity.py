@@ -62,6 +62,8 @@ class Facts:
     going: Sequence[Going]
     silent: Sequence[str]
     """Repositories that use the same stores and did not answer."""
+    unsaid: bool = False
+    """Whether others may use the local cache, and nobody said who."""
 
 
 def stops(facts: Facts, *, yes_delete: int | None = None, accept_policy: bool = False) -> Iterator[Stop]:
@@ -78,7 +80,14 @@ def stops(facts: Facts, *, yes_delete: int | None = None, accept_policy: bool = 
         yield Stop(
             kind="silent",
             what=f"repository '{repository}' uses the same store and does not answer",
-            next_step="wait until it does; if it is gone for good: ckpt gc --forget-repository",
+            next_step="wait until it does; if it is gone for good, take it out of '.ckptvcs/repositories' of the store, or of "
+            "'retain.shared_with'",
+        )
+    if facts.unsaid:
+        yield Stop(
+            kind="unsaid",
+            what="the cache lies outside of '.dvc', and nobody said who else uses it",
+            next_step="name the others in 'retain.shared_with' of ckpt.yaml; '[]' if there is none",
         )
     if not facts.kept and facts.dropped:
         yield Stop(kind="empty", what="nothing at all would be kept", next_step="run 'ckpt policy plan'")

@@ -2,14 +2,70 @@
 
 from __future__ import annotations
 
+import io
 import mmap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ckptvcs.formats.strided import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
     from pathlib import Path
+
+
+class Part:
+    """A range of a mapped file, with what lies in it counted from its beginning.
+
+    Args:
+        file: the file.
+        start: the first byte.
+        length: how many there are.
+    """
+
+    def __init__(self, file: MappedFile, start: int, length: int) -> None:
+        self._file, self._start = file, start
+        self.view = file.view[start : start + length]
+        self.identity = (id(file), start)
+
+    @classmethod
+    def whole(cls, file: MappedFile) -> Part:
+        """All of a file."""
+        return cls(file, 0, len(file.view))
+
+    def opened(self) -> BinaryIO:
+        """The same bytes as a file that is read from its beginning to its end."""
+        return io.BufferedReader(_Window(self.view))
+
+    def storage(self, key: Hashable, start: int, size: int) -> Storage:
+        """A part of it as a storage that tensors may look at."""
+        return self._file.storage(key, self._start + start, size)
+
+
+class _Window(io.RawIOBase):
+    """Bytes in memory as a file, without a copy of them."""
+
+    def __init__(self, view: memoryview) -> None:
+        super().__init__()
+        self._view, self._at = view, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = max(0, offset + (0, self._at, len(self._view))[whence])
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        size = min(len(buffer), max(0, len(self._view) - self._at))
+        buffer[:size] = self._view[self._at : self._at + size]
+        self._at += size
+        return size
 
 
 class MappedFile:
@@ -23,6 +79,10 @@ class MappedFile:
         with path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.view = memoryview(self._map)
+
+    def part(self, start: int, length: int) -> Part:
+        """A range of it."""
+        return Part(self, start, length)
 
     def storage(self, key: Hashable, start: int, size: int) -> Storage:
         """A part of the file as a storage that tensors may look at."""

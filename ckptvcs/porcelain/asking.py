@@ -34,6 +34,8 @@ class Answers:
     """Names of objects that neighbours need."""
     silent: list[str] = field(default_factory=list)
     """Neighbours that did not answer, and what could not be read of them."""
+    unsaid: bool = False
+    """Whether others may use the local cache, and nobody said who."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -49,7 +51,8 @@ def ask(repo: Repository, places: Sequence[Place], *, offline: bool) -> Answers:
         StorageError: a git remote does not answer.
     """
     found = Answers()
-    addresses = list((repo.config.retain.shared_with if repo.config.retain else None) or ())
+    shared = (repo.config.retain.shared_with if repo.config.retain else None) or ()
+    addresses = [neighbours.resolved(repo, one) for one in shared]
     if not offline:
         git = Git(repo.history, repo.around.variables)
         for to in git.remotes():
@@ -59,10 +62,7 @@ def ask(repo: Repository, places: Sequence[Place], *, offline: bool) -> Answers:
             urls, unreadable = neighbours.known(repo, place)
             addresses += urls
             found.silent += unreadable
-    if any(place.is_hot for place in places) and _is_shared(repo):
-        found.silent.append(
-            "(unknown): the cache lies outside of '.dvc', and 'retain.shared_with' does not say who else uses it"
-        )
+    found.unsaid = any(place.is_hot for place in places) and _is_shared(repo)
     needed, silent = neighbours.needed(repo, addresses, places)
     found.needed |= needed
     found.silent += silent

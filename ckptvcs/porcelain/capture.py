@@ -49,7 +49,7 @@ def code(repo: Repository) -> CapturedCode:
     patch = worktree.patch(repo.history, found.changed)
     sources = [path for path in found.untracked if _SOURCE.search(path)]
     entry = Code(
-        commit=_code_commit(repo),
+        commit=code_commit(repo),
         changed=found.changed,
         patch=digest(patch) if patch else None,
         untracked=tuple(sources[:_MAX_UNTRACKED]),
@@ -57,7 +57,7 @@ def code(repo: Repository) -> CapturedCode:
     return CapturedCode(entry, patch if len(patch) <= MAX_PATCH else b"")
 
 
-def _code_commit(repo: Repository) -> CommitId | None:
+def code_commit(repo: Repository) -> CommitId | None:
     """HEAD, or the ancestor from which it differs in checkpoints alone."""
     history, folder = repo.history, repo.git_path(repo.config.directory)
     head = history.head()

@@ -91,7 +91,7 @@ def _checkpoint(repo: Repository, commit: Commit, blob: BlobId) -> Checkpoint:
         manifest=manifests.from_bytes(data, where=commit.id[:10]),
         subject=commit.message.partition("\n")[0],
         author=commit.author.name,
-        time=commit.time,
+        time=commit.authored,
     )
 
 

@@ -29,6 +29,7 @@ from ckptvcs.storage.verified import verified_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from ckptvcs.domain import manifest as manifests
@@ -302,7 +303,7 @@ def _describe(repo: Repository, plan: CommitPlan, refs: Mapping[str, ObjectRef],
         branch=plan.target.branch,
         provenance=provenance,
         parent=checkpoints.checkpoint_at(repo, before, plan.track) if before and not begins else None,
-        now=repo.now(),
+        now=plan.options.saved or repo.now(),
     )
 
 
@@ -323,5 +324,14 @@ def _write(
         changes={**place.carried, **ours, ignore: ignored},
         message=commit_message(plan.options.message, description),
         identity=repo.identity,
-        when=repo.now(),
+        when=_when(repo, plan, place),
+        authored=plan.options.saved,
     )
+
+
+def _when(repo: Repository, plan: CommitPlan, place: Place) -> datetime:
+    """The time of the committer: never before that of a parent, or git would end its walks through history too early."""
+    saved = plan.options.saved
+    if saved is None:
+        return repo.now()
+    return max((saved, *(repo.history.commit(parent).time for parent in place.parents)))

@@ -51,6 +51,8 @@ class Options:
     """The commits that a merge is of: all of them are git parents, in this order, before any other."""
     grade_at_most: str | None = None
     """What the grade is at most, where the components alone would say too much."""
+    saved: datetime | None = None
+    """When it was saved, where that was not now."""
     workspace: bool = True
     """Whether the artifact may be put into the workspace."""
 

@@ -23,7 +23,7 @@ from ckptvcs.formats.tree_file import Stored
 from ckptvcs.porcelain import given
 from ckptvcs.porcelain.checkpoints import require_checkpoint
 from ckptvcs.porcelain.describe import ref_of
-from ckptvcs.porcelain.load import load, open_component_file
+from ckptvcs.porcelain.load import State, load, open_component_file
 from ckptvcs.storage import files
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _as_lightning(checkpoint: Checkpoint, state: Mapping[str, Any]) -> dict[str,
 
 def _state(repo: Repository, plan: ExportPlan) -> Any:
     state = load(repo, plan.checkpoint.commit, allow_pickle=plan.allow_pickle, track=plan.checkpoint.manifest.track)
-    return {key: state[key] for key in state} if hasattr(state, "keys") and type(state) is not dict else state
+    return state.whole() if isinstance(state, State) else state
 
 
 def _torch_save(state: Any, file: BinaryIO) -> None:
@@ -224,7 +224,7 @@ def _write_safetensors(repo: Repository, plan: ExportPlan, tmp: Path) -> None:
 
 def _write_hf(repo: Repository, plan: ExportPlan, tmp: Path) -> None:
     manifest = plan.checkpoint.manifest
-    names = manifest.source.metadata if manifest.source.format == "hf" else {}
+    names = manifest.source.header if manifest.source.format == "hf" else {}
     tmp.mkdir()
     for component in manifest.components:
         _keep_files(repo, plan.checkpoint, component, tmp)
@@ -278,7 +278,7 @@ class _Tensors:
         names = [c.name for c in checkpoint.manifest.components if c.encoding == "tree"]
         artifact = Artifact(names, open_component_file(repo, checkpoint))
         source = checkpoint.manifest.source
-        self._metadata = source.metadata if source.format == "safetensors" else {}
+        self._metadata = source.header if source.format == "safetensors" else {}
         self._leaves = dict(named_leaves(build(artifact, NeutralBuilder, [component])[component]))
         for name, leaf in self._leaves.items():
             if leaf.dtype not in dtypes.SAFETENSORS or "expand" in leaf.attrs:

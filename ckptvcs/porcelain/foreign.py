@@ -50,6 +50,10 @@ def needed(repo: Repository, inventory: Inventory, places: Sequence[Place]) -> F
         StorageError: git cannot read its index.
     """
     found = Foreign(names=set(inventory.foreign), unreadable=list(inventory.unreadable))
+    if repo.history.is_shallow():
+        found.unreadable.append(
+            "this clone is shallow: what older checkpoints need is known after 'git fetch --unshallow'"
+        )
     staged = recovery.staged(repo.history, tells_of_dvc, limit=_MAX_FILE)
     for where, data in (*staged, *_on_disk(repo, found)):
         if data is None:

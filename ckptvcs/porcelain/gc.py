@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from ckptvcs.domain import fates, remote_files, sanity
 from ckptvcs.domain.keeping import seconds
-from ckptvcs.errors import Conflict, NeedsPerson, RefMoved, UsageError
-from ckptvcs.porcelain import asking, ledger, lost, marks, places, retention, sweeping
+from ckptvcs.errors import Conflict, NeedsPerson, RefMoved, TierFull, UsageError
+from ckptvcs.porcelain import asking, ballast, ledger, lost, marks, places, retention, sweeping
 from ckptvcs.porcelain.leases import MARKS
 from ckptvcs.porcelain.survey import Survey, survey
 from ckptvcs.storage.files import Lock
@@ -149,7 +149,7 @@ def collect(repo: Repository, options: Options, *, dry_run: bool = False) -> Rep
         with contextlib.ExitStack() as stack:
             if not dry_run:
                 for place in opened:
-                    stack.enter_context(marks.alone(place, run.marks()))  # G1
+                    _enter(stack, run, place)  # G1
             for _ in range(_TRIES - 1):
                 with contextlib.suppress(RefMoved):  # training goes on here: look again
                     return _collect(run, dry_run=dry_run)
@@ -177,7 +177,7 @@ def _alone(repo: Repository) -> Iterator[None]:
 
 
 def _collect(run: _Run, *, dry_run: bool) -> Report:
-    leased = {place.name: marks.leased(place) for place in run.places}  # G5: the leases, then the refs
+    seen = {place.name: marks.look(place) for place in run.places}  # G5: ages and leases, then the refs
     answers = asking.ask(run.repo, run.places, offline=run.options.offline)  # G2
     run.notes += answers.notes
     now = run.options.now or run.repo.now()
@@ -189,8 +189,7 @@ def _collect(run: _Run, *, dry_run: bool) -> Report:
             next_step="make a new one with 'ckpt policy plan', and look at it",
         )
     surveys = [
-        survey(place, verdict, leased[place.name], writer=run.writer, grace_s=run.grace_s(place))
-        for place in run.places
+        survey(place, verdict, seen[place.name], writer=run.writer, grace_s=run.grace_s(place)) for place in run.places
     ]
     dropped = _new_drops(verdict)
     if not dry_run:
@@ -256,6 +255,7 @@ def _stops(
         policy_committed=asking.is_committed(run.repo),
         going=[one.going for one in surveys if one.going is not None],
         silent=answers.silent,
+        unsaid=answers.unsaid,
     )
     agreed = run.options.planned is not None  # a person has looked at what goes
     return list(
@@ -304,9 +304,22 @@ def _why(retain: Retain) -> str:
     return f"no rule of policy {retention.policy_digest(retain)[:10]} keeps it"
 
 
+def _enter(stack: contextlib.ExitStack, run: _Run, place: Place) -> None:
+    """Keep others away from a place. Where our disk is full, the ballast makes room for that."""
+    try:
+        stack.enter_context(marks.alone(place, run.marks()))
+    except TierFull:
+        if not place.is_hot:
+            raise
+        ballast.drop(run.repo)
+        stack.enter_context(marks.alone(place, run.marks()))
+
+
 def _condemn(run: _Run, found: Survey, *, dry_run: bool) -> Condemned:
     if not dry_run:
         marks.write(found.place, MARKS, run.marks(sorted(found.fresh)))
+        if found.place.is_hot:
+            ballast.fill(run.repo)  # when it is swept, the disk may be full
     return Condemned(
         place=found.place.name,
         objects=len(found.fresh),

@@ -97,7 +97,6 @@ def left_out(checkpoint: Checkpoint) -> tuple[str, ...]:
     """What the user should know of a checkpoint of which something is gone."""
     if checkpoint.dropped is None or not checkpoint.dropped.gone:
         return ()
-    names = ", ".join(sorted(checkpoint.dropped.gone))
-    return (
-        f"{names} of checkpoint {checkpoint.id[:10]} was dropped on {checkpoint.dropped.time[:10]}: it is left out",
-    )
+    gone, time = checkpoint.dropped.gone, checkpoint.dropped.time[:10]
+    was, left = ("was", "it is") if len(gone) == 1 else ("were", "they are")
+    return (f"{', '.join(sorted(gone))} of checkpoint {checkpoint.id[:10]} {was} dropped on {time}: {left} left out",)

@@ -18,7 +18,7 @@ from ckptvcs.formats.foreign.source import Source, facts_of, is_neutral_leaf
 from ckptvcs.storage.index import stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from ckptvcs.formats.flatten import FlatComponent
@@ -64,27 +64,39 @@ def _stamp_now(path: Path) -> str | None:
         return None
 
 
-def from_path(path: Path, *, allow_pickle: bool = False, follow_links: bool = False) -> Incoming:
+def from_path(
+    path: Path, *, allow_pickle: bool = False, follow_links: bool = False, leave_out: Collection[Path] = ()
+) -> Incoming:
     """Read a file or folder.
 
     Args:
         path: of any format that `detect` knows.
         allow_pickle: let code in the file run if nothing else helps, and keep as pickle what has no exact representation.
         follow_links: also read links that lead out of a folder.
+        leave_out: what lies in a folder and is none of it.
 
     Raises:
         UsageError, FormatError: it cannot be read, or holds values without exact representation.
     """
-    source = detect.open_source(path, follow_links=follow_links)
+    source = detect.open_source(path, follow_links=follow_links, leave_out=leave_out)
     try:
-        return _from_source(source, tolerate=False)
+        return from_source(source)
     except UnsupportedValue:
         if not allow_pickle or not path.is_file():
             raise
-        return _from_source(detect.open_trusted(path.resolve()), tolerate=True)
+        return from_source(detect.open_trusted(path.resolve()), tolerate=True)
 
 
-def _from_source(source: Source, *, tolerate: bool) -> Incoming:
+def from_source(source: Source, *, tolerate: bool = False) -> Incoming:
+    """Flatten what was read.
+
+    Args:
+        source: from `detect`.
+        tolerate: keep as pickle what has no exact representation.
+
+    Raises:
+        UnsupportedValue: it holds such values, and they are not tolerated.
+    """
     rooted = any(member.startswith(f"{EXTRA}/") for member in source.files)
     parts = take_apart(source.state, source.is_leaf, rooted=rooted)
     components, pickled = _flatten(parts, source.adapt, tolerate=tolerate)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator, Mapping
+from copy import copy as shallow_copy
 from typing import TYPE_CHECKING, Any
 
 from ckptvcs.errors import FormatError, MissingObject, NotFound, Refused
@@ -39,6 +40,12 @@ class State(Mapping[str, Any]):
 
     def __init__(self, root: dict[str, Any]) -> None:
         self._root = root
+
+    def whole(self) -> dict[str, Any]:
+        """What was committed, of the same type, with everything read."""
+        root = shallow_copy(self._root)
+        root.update((key, self[key]) for key in self._root)
+        return root
 
     def __getitem__(self, key: str) -> Any:
         value = self._root[key]
@@ -147,7 +154,8 @@ class Reading:
         root = self._root()
         if isinstance(root, _Pending):
             return root.read()
-        return State(root) if type(root) is dict else root
+        pending = isinstance(root, dict) and any(isinstance(value, _Pending) for value in dict.values(root))
+        return State(root) if type(root) is dict or pending else root
 
     def _root(self) -> Any:
         """What hangs at the root, with something pending wherever a component hangs."""

@@ -10,8 +10,8 @@ import msgspec
 
 from ckptvcs.domain import remote_files
 from ckptvcs.domain.remote_files import MAX_BYTES, Lease
-from ckptvcs.errors import LockHeld, StorageError
-from ckptvcs.porcelain.leases import INTENTS
+from ckptvcs.errors import CkptvcsError, LockHeld, StorageError
+from ckptvcs.porcelain.leases import INTENTS, MARKS
 from ckptvcs.storage.names import ObjectName
 
 if TYPE_CHECKING:
@@ -93,6 +93,31 @@ def forget(place: Place, some: Iterable[Marked]) -> None:
         place.side.remove(one.path)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What was found beside the objects of a place, before anybody was asked what is needed."""
+
+    marks: tuple[Marked, ...]
+    """What is condemned, by whomever."""
+    trash: tuple[Marked, ...]
+    """Lists of what is in the trash."""
+    leased: frozenset[ObjectName]
+    """What pushes under way need."""
+
+
+def look(place: Place) -> Seen:
+    """What is beside the objects of a place now.
+
+    Ages come first: however long it takes then to ask what is needed, what was too young at the beginning is not touched.
+
+    Raises:
+        FormatError: something cannot be read, whoever wrote it.
+        StorageError: the store does not answer.
+    """
+    marks, trash = tuple(read(place, MARKS)), tuple(read(place, TRASH))
+    return Seen(marks=marks, trash=trash, leased=frozenset(leased(place)))
+
+
 def leased(place: Place) -> set[ObjectName]:
     """The objects that pushes under way need, as far as they count.
 
@@ -131,7 +156,7 @@ def alone(place: Place, marks: remote_files.Marks) -> Iterator[None]:
     """
     data = remote_files.to_bytes(marks)
     if not place.side.write(LOCK, data, exclusive=True):
-        _take_over(place, data)
+        _take_over(place, data, marks.writer)
     try:
         yield
     finally:
@@ -140,13 +165,14 @@ def alone(place: Place, marks: remote_files.Marks) -> Iterator[None]:
                 place.side.remove(LOCK)
 
 
-def _take_over(place: Place, data: bytes) -> None:
-    """Take the lock of a collector that died."""
+def _take_over(place: Place, data: bytes, writer: str) -> None:
+    """Take the lock of a collector that died: one of this clone did, as no other one of it is at work."""
     folder, _, name = LOCK.rpartition("/")
     there = next((entry for entry in place.side.list(folder) if entry.name == name), None)
     now = place.side.now(folder)
-    if there is not None and there.time_s is not None and now is not None and now - there.time_s < LOCK_S:
-        minutes = max(1, round((LOCK_S - (now - there.time_s)) / 60))
+    age_s = now - there.time_s if there is not None and there.time_s is not None and now is not None else LOCK_S
+    if age_s < LOCK_S and _holder(place) != writer:
+        minutes = max(1, round((LOCK_S - age_s) / 60))
         raise LockHeld(
             f"cannot collect garbage in '{place.name}'",
             why="another collection is at work there, or died a short time ago",
@@ -154,3 +180,11 @@ def _take_over(place: Place, data: bytes) -> None:
         )
     place.side.remove(LOCK)
     place.side.write(LOCK, data, exclusive=True)
+
+
+def _holder(place: Place) -> str | None:
+    """Who wrote the lock, if it can be read."""
+    data = place.side.read(LOCK, limit=MAX_BYTES)
+    with contextlib.suppress(CkptvcsError):
+        return None if data is None else remote_files.from_bytes(data, remote_files.Marks, where=LOCK).writer
+    return None

@@ -319,7 +319,7 @@ def _incoming(
         pickled=first.pickles(repo, names),
         files=dict(first.files(repo, names)),
         # Format and metadata say under which names an export writes its files.
-        source=SourceEntry(format=manifest.source.format, name=title, metadata=manifest.source.metadata),
+        source=SourceEntry(format=manifest.source.format, name=title, metadata=manifest.source.header),
         hints=hints.infer(components),
         computed=True,
     )

@@ -18,13 +18,14 @@ from ckptvcs.domain.remote_files import MAX_BYTES, Neighbour
 from ckptvcs.errors import CkptvcsError, FormatError, StorageError
 from ckptvcs.paths import printable
 from ckptvcs.porcelain import inventory
-from ckptvcs.storage.history import ancestry, mirror, settings
+from ckptvcs.storage.history import ancestry, mirror, recovery, settings
 from ckptvcs.storage.history.transport import without_password
 from ckptvcs.storage.names import DIR_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from ckptvcs.porcelain.foreign import Foreign
     from ckptvcs.porcelain.places import Place
     from ckptvcs.porcelain.repo import Repository
     from ckptvcs.storage.sidefiles import SideFiles
@@ -78,11 +79,14 @@ def _ourselves(repo: Repository, to: str) -> Neighbour | None:
 def address(repo: Repository, to: str) -> str | None:
     """Where a git remote is, without a password; a path is made absolute."""
     url = settings.value(repo.history, f"remote.{to}.url")
-    if url is None:
-        return None
-    if "://" not in url and ":" not in url.partition("/")[0]:
-        return os.path.realpath(repo.history.root / os.path.expanduser(url))
-    return without_password(url)
+    return None if url is None else without_password(resolved(repo, url))
+
+
+def resolved(repo: Repository, url: str) -> str:
+    """An address that git finds from everywhere: a path, which begins at the root of the repository, is made absolute."""
+    if "://" in url or ":" in url.partition("/")[0]:
+        return url
+    return os.path.realpath(repo.history.root / os.path.expanduser(url))
 
 
 def known(repo: Repository, place: Place) -> tuple[list[str], list[str]]:
@@ -114,7 +118,7 @@ def needed(repo: Repository, addresses: Sequence[str], places: Sequence[Place]) 
     """
     from ckptvcs.porcelain.foreign import Foreign, add_members
 
-    found, silent = Foreign(), []
+    found, silent = Foreign(), list[str]()
     for url in sorted(set(addresses)):
         try:
             copy = mirror.update(repo.private / "neighbours", url, repo.around.variables)
@@ -126,7 +130,27 @@ def needed(repo: Repository, addresses: Sequence[str], places: Sequence[Place]) 
         found.names.update(_names(taken))
         found.unreadable += [f"{what} in '{printable(url)}'" for what in taken.unreadable]
         add_members(found, taken, places)
+        _add_unfinished(found, url, places)
     return found.names, [*silent, *found.unreadable]
+
+
+def _add_unfinished(found: Foreign, url: str, places: Sequence[Place]) -> None:
+    """Of a repository on this machine what no ref leads to, too: what is staged or stashed, and files of DVC that lie there."""
+    from ckptvcs.porcelain import foreign
+    from ckptvcs.porcelain.repo import Repository
+
+    path = url.removeprefix("file://")
+    if not os.path.isdir(path):
+        return
+    try:
+        other = Repository.open(path)
+    except CkptvcsError:  # a bare one, or one without data: refs are all that it has
+        return
+    tips = {*map(str, recovery.heads(other.history).values()), *recovery.logged(other.history)}
+    taken = inventory.take(other.history, other.around.variables, sorted(tips))
+    named = foreign.needed(other, taken, places)
+    found.names.update(named.names, _names(taken))
+    found.unreadable += [f"{what} in '{printable(url)}'" for what in named.unreadable]
 
 
 def _names(taken: inventory.Inventory) -> Iterator[str]:

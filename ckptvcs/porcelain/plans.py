@@ -114,7 +114,9 @@ def carry_out(repo: Repository, saved: SavedPlan, *, dry_run: bool = False) -> g
     now = fingerprint(repo)
     moved = [name for name in Fingerprint.__struct_fields__ if getattr(now, name) != getattr(saved.at, name)]
     if moved:
-        raise _stale(f"{' and '.join(moved)} {'have' if len(moved) > 1 else 'has'} changed since it was made")
+        raise _stale(
+            f"{' and '.join(moved)} {'has' if moved in (['policy'], ['ledger']) else 'have'} changed since it was made"
+        )
     time = datetime.fromisoformat(saved.time)
     if time.tzinfo is None or time > repo.now():
         raise UsageError("cannot carry out a plan for a time to come", next_step="make a new one")

@@ -115,7 +115,7 @@ def plan_push(
         *_checkpoints(repo, [*unsure.values(), *begun], []),
         *_checkpoints(repo, new, [CommitId(oid) for oid in theirs.values()]),
     )
-    checkpoints = _still_kept(repo, found, tips.values())
+    checkpoints = _still_kept(repo, found, [*new, *unsure.values()])
     updates += _chain_updates(repo, theirs, to)
     needed = _needed(repo, checkpoints)
     looked = replicas.look(repo, stores, needed) if checkpoints else ()
@@ -139,16 +139,21 @@ def plan_push(
     )
 
 
-def _still_kept(repo: Repository, found: Iterable[Checkpoint], tips: Iterable[CommitId]) -> tuple[Checkpoint, ...]:
-    """Those that are not dropped, each once. What is held where a ref stands is pushed in any case, and in full."""
+def _still_kept(repo: Repository, found: Iterable[Checkpoint], tips: Sequence[CommitId]) -> tuple[Checkpoint, ...]:
+    """Those that are not dropped, each once.
+
+    What is held where a ref is pushed to is needed in full, whatever became of it; also if the other side has the commit:
+    where a policy drops something, a collector may be about to take it away just now.
+    """
     distinct = {checkpoint.id: checkpoint for checkpoint in found}
-    if not distinct:
+    if not distinct and not tips:
         return ()
-    held = {
-        c.id for tip in tips for track in tracks_at(repo, tip) if (c := checkpoint_at(repo, tip, track)) is not None
-    }
-    known = [distinct[c.id] if c.id in held else c for c in account.with_late(repo, *distinct.values())]
-    return tuple(checkpoint for checkpoint in known if not checkpoint.is_dropped)
+    said = account.read(repo)
+    held = {c.id: c for tip in tips for track in tracks_at(repo, tip) if (c := checkpoint_at(repo, tip, track))}
+    known = [said.on(checkpoint) for checkpoint in distinct.values() if checkpoint.id not in held]
+    drops = repo.config.retain is not None
+    needed = [c for c in held.values() if drops or c.id in distinct or said.on(c).is_dropped]
+    return (*needed, *(checkpoint for checkpoint in known if not checkpoint.is_dropped))
 
 
 def _left_out(ref: str, to: str) -> str:

@@ -11,13 +11,13 @@ from ckptvcs.digest import digest
 from ckptvcs.domain import retention
 from ckptvcs.domain.retention import Decision, kept_components
 from ckptvcs.porcelain import eviction, foreign, view
-from ckptvcs.porcelain.doomed import Doomed, doomed
+from ckptvcs.porcelain.doomed import Doomed, doomed, names_of
 from ckptvcs.porcelain.inventory import tells_of_dvc
 from ckptvcs.porcelain.places import names as places_of
 from ckptvcs.storage.history import ledger, recovery
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from ckptvcs.domain.checkpoint import CheckpointId
@@ -140,7 +140,7 @@ def judge(
     decided = retention.decide(looked.view, repo.config.retain, now=at)
     kept = {i: kept_components(looked.view.members[i], one.reasons) for i, one in decided.items()}
     others = foreign.needed(repo, looked.inventory, places)
-    others.names.update(needed)
+    others.names.update(needed, _named_again(looked))
     everything = doomed(looked.inventory, kept, others.names)
     moved = eviction.evicted(looked, decided, repo.config.retain, kept, places)
     kept_here = {i: frozenset[str]() if i in set(moved) else components for i, components in kept.items()}
@@ -159,6 +159,13 @@ def judge(
     )
 
 
+def _named_again(looked: Looked) -> Iterator[str]:
+    """What there is of checkpoints that somebody named after they were swept: it stays, and comes back from the trash."""
+    for identifier in looked.again:
+        slim = looked.inventory.slim(identifier)
+        yield from names_of(slim, slim.parts, whole=True)
+
+
 def state_of(repo: Repository) -> str:
     """What tells whether anything in this clone may need other objects than before: refs, what is checked out or staged."""
     heads = {where: str(commit) for where, commit in recovery.heads(repo.history).items()}
@@ -166,7 +173,8 @@ def state_of(repo: Repository) -> str:
         (path, digest(data or b"")) for path, data in recovery.staged(repo.history, tells_of_dvc, limit=1 << 24)
     )
     named = sorted(foreign.named_on_disk(repo))
-    return digest(msgspec.json.encode([view.refs_here(repo), heads, staged, named], order="sorted"))
+    said = ledger.heads(repo.history)  # there may be a new hold
+    return digest(msgspec.json.encode([view.refs_here(repo), heads, staged, named, said], order="sorted"))
 
 
 def plan(repo: Repository, places: Sequence[Place], *, now: datetime | None = None) -> RetentionPlan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -10,7 +10,7 @@ from ckptvcs.domain import events, simulation
 from ckptvcs.domain.checkpoint import CheckpointId
 from ckptvcs.errors import BadConfig, NotFound, UsageError
 from ckptvcs.porcelain import config as configuration
-from ckptvcs.porcelain import ledger, view
+from ckptvcs.porcelain import ledger, remotes, view
 from ckptvcs.storage.history import recovery
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def over_the_past(
         NotFound: there are no checkpoints.
     """
     looked = view.look(repo)
-    past = _past(repo, looked)
+    past = _with_remotes(repo, policies, _past(repo, looked))
     if not past.view.members:
         raise NotFound(
             "there is no past",
@@ -69,7 +69,7 @@ def over_the_past(
 def ahead(
     repo: Repository, policies: Mapping[str, Retain | None], cadence: Cadence, *, branch: str, price: float | None
 ) -> list[Outcome]:
-    """Run policies over a training to come.
+    """Run policies over a training to come; its times are seconds since it begins.
 
     Raises:
         UsageError: it would make more checkpoints than can be looked at.
@@ -80,13 +80,20 @@ def ahead(
             why="more than 100,000 checkpoints",
             next_step="state a longer --every, or less time",
         )
-    start = repo.now().timestamp()
-    past = simulation.ahead(cadence, start=start, branch=branch)
-    end = start + cadence.span_s
+    past = simulation.ahead(cadence, start=0.0, branch=branch)  # whenever one asks, the answer is the same
+    past = _with_remotes(repo, policies, past)
     return [
-        _outcome(name, simulation.simulate(past, retain, start=start, end=end), price)
+        _outcome(name, simulation.simulate(past, retain, start=0.0, end=cadence.span_s), price)
         for name, retain in policies.items()
     ]
+
+
+def _with_remotes(repo: Repository, policies: Mapping[str, Retain | None], past: Past) -> Past:
+    """The same, where a policy limits the local cache: what that means depends on whether there is a warm remote."""
+    if all(retain is None or retain.max_bytes.hot is None for retain in policies.values()):
+        return past
+    has_warm = any(one.tier == "warm" for one in remotes.known(repo))
+    return replace(past, view=replace(past.view, has_warm=has_warm))
 
 
 def _outcome(name: str, simulated: Simulated, price: float | None) -> Outcome:

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 from ckptvcs.domain.sanity import Going
 from ckptvcs.paths import printable
-from ckptvcs.porcelain import marks
-from ckptvcs.porcelain.leases import MARKS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from ckptvcs.porcelain.marks import Marked
+    from ckptvcs.porcelain.marks import Marked, Seen
     from ckptvcs.porcelain.places import Place
     from ckptvcs.porcelain.retention import Verdict
     from ckptvcs.storage.names import ObjectName
@@ -38,6 +36,8 @@ class Survey:
     """What they name, and what can go now."""
     waiting: Sequence[Marked]
     """Marks of ours that are younger."""
+    trash: Sequence[Marked]
+    """Lists of what is in the trash, of whomever."""
     going: Going | None
     """What would be condemned, beside all that is there; None if there is nothing."""
     notes: tuple[str, ...] = ()
@@ -59,21 +59,20 @@ class Survey:
         return sum(self.stored[name].nbytes for name in self._waiting_names)
 
 
-def survey(place: Place, verdict: Verdict, leased: Collection[ObjectName], *, writer: str, grace_s: float) -> Survey:
+def survey(place: Place, verdict: Verdict, seen: Seen, *, writer: str, grace_s: float) -> Survey:
     """Look at a place; change nothing.
 
     Args:
         place: the place.
         verdict: what is needed.
-        leased: what pushes under way need, as it was asked before the refs were.
+        seen: what is beside its objects, as it was before anybody was asked what is needed.
         writer: whose marks are ours.
         grace_s: how long what is condemned waits.
 
     Raises:
-        FormatError: marks cannot be read, whoever wrote them.
         StorageError: the store does not answer.
     """
-    everyone = marks.read(place, MARKS)
+    everyone, leased = seen.marks, seen.leased
     mine = [marked for marked in everyone if marked.writer == writer]
     due = [marked for marked in mine if marked.age_s >= grace_s]
     condemned = {name for marked in everyone for name in marked.names}
@@ -87,6 +86,7 @@ def survey(place: Place, verdict: Verdict, leased: Collection[ObjectName], *, wr
         due=due,
         kill=kill,
         waiting=[marked for marked in mine if marked.age_s < grace_s],
+        trash=seen.trash,
         going=_going(place, verdict, fresh) if fresh or kill else None,
         notes=tuple(_notes(place, everyone, writer)),
     )

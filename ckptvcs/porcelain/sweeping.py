@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ckptvcs.domain.checkpoint import CheckpointId
     from ckptvcs.domain.remote_files import Marks
     from ckptvcs.porcelain.marks import Marked
-    from ckptvcs.porcelain.places import Place
     from ckptvcs.porcelain.repo import Repository
     from ckptvcs.porcelain.retention import Verdict
     from ckptvcs.porcelain.survey import Survey
@@ -129,7 +128,7 @@ class _Sweeper:
 
     def there(self, one: Survey) -> Swept:
         """A remote. G6: into the trash, which is written down first; G7: our own marks; G8: the trash of earlier runs."""
-        emptied, healed = _empty(one.place, self._verdict, self._trash_s)
+        emptied, healed = _empty(one, self._verdict, self._trash_s)
         if one.due:
             self._tell(one, None)
             if self._trash_s is None:
@@ -190,7 +189,7 @@ class _Sweeper:
                 yield identifier, found
 
 
-def _empty(place: Place, verdict: Verdict, trash_s: float | None) -> tuple[dict[ObjectName, int], list[ObjectName]]:
+def _empty(one: Survey, verdict: Verdict, trash_s: float | None) -> tuple[dict[ObjectName, int], list[ObjectName]]:
     """Bring back what is needed from the trash, and remove for good what has been in it long enough.
 
     Returns:
@@ -198,7 +197,8 @@ def _empty(place: Place, verdict: Verdict, trash_s: float | None) -> tuple[dict[
     """
     emptied: dict[ObjectName, int] = {}
     healed: list[ObjectName] = []
-    for record in marks.read(place, marks.TRASH):
+    place = one.place
+    for record in one.trash:
         run = trash_of(record)
         needed = verdict.doomed.needed(record.names)
         here = {stored.name for stored in place.removal.stored(needed)}

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ckptvcs.domain import remote_files
 from ckptvcs.domain.checkpoint import mark_of
 from ckptvcs.domain.keeping import seconds
 from ckptvcs.domain.reasons import Line, Member, Pin, View
-from ckptvcs.domain.remote_files import GRACE_S
 from ckptvcs.domain.revisions import mode_of
 from ckptvcs.paths import printable
 from ckptvcs.porcelain import account, inventory, lost, remembered
@@ -44,6 +44,8 @@ class Looked:
     """Commits that nothing leads to."""
     refs: Mapping[str, str]
     """Every ref that was looked at, those of remotes under `REMOTE:REF`, and what it names."""
+    again: frozenset[CheckpointId] = frozenset()
+    """Checkpoints of which something is gone, as the ledger says, and that a ref or a hold names: what there is of it stays."""
 
     def objects(self, identifier: CheckpointId, components: Collection[str]) -> Iterator[tuple[bytes, int]]:
         """The objects of some components of a checkpoint, those that belong to none among them; see `Slim.objects`."""
@@ -68,9 +70,9 @@ def look(repo: Repository, elsewhere: Mapping[str, str] | None = None, *, briefl
     every = sorted(set(tips))
     found = remembered.take(repo, every) if briefly else inventory.take(repo.history, repo.around.variables, every)
     said = account.read(repo)
-    view = _view(repo, found, said, refs, heads)
+    view, again = _view(repo, found, said, refs, heads)
     nothing_leads_to = set[str]() if briefly else lost.add(repo, found)
-    return Looked(inventory=found, view=view, account=said, refs=refs, lost=nothing_leads_to)
+    return Looked(inventory=found, view=view, account=said, refs=refs, again=again, lost=nothing_leads_to)
 
 
 def refs_here(repo: Repository) -> dict[str, str]:
@@ -89,7 +91,7 @@ def _objects(slim: Slim, components: Collection[str]) -> Iterator[tuple[bytes, i
 
 def _view(
     repo: Repository, found: Inventory, said: Account, refs: Mapping[str, str], heads: Mapping[str, CommitId]
-) -> View:
+) -> tuple[View, frozenset[CheckpointId]]:
     gone = {i: said.dropped[i].gone for i in said.dropped.keys() & found.checkpoints.keys()}
     members = {i: _member(slim, said, gone.get(i, frozenset())) for i, slim in found.checkpoints.items()}
     members = {identifier: member for identifier, member in members.items() if member.components}
@@ -97,12 +99,13 @@ def _view(
     lines = list(_lines(found, commits, members))
     named = _reachable(found, [*commits.values(), *heads.values()])
     lines += _rest(found, named, members, lines)
-    pins = _Pins(members)
+    pins = _Pins(members, gone)
     pins.refs(found, commits, heads)
     pins.people(said)
     pins.rescued(repo, said)
     pins.logged(found, named)
-    return View(
+    again = frozenset(pins.again)
+    seen = View(
         members=members,
         lines=lines,
         pins=pins.found,
@@ -110,6 +113,7 @@ def _view(
         objects=lambda identifier, components: _objects(found.slim(identifier), components),
         has_warm=_has_warm(repo),
     )
+    return seen, again
 
 
 def _has_warm(repo: Repository) -> bool:
@@ -205,13 +209,18 @@ def _rest(
 class _Pins:
     """Who needs which checkpoint, whatever rules say."""
 
-    def __init__(self, members: Mapping[CheckpointId, Member]) -> None:
+    def __init__(self, members: Mapping[CheckpointId, Member], gone: Mapping[CheckpointId, frozenset[str]]) -> None:
         self._members = members
+        self._gone = {identifier for identifier, components in gone.items() if components}
+        self.again: set[CheckpointId] = set()
+        """Those that are named though something of them is gone."""
         self.found: dict[CheckpointId, list[Pin]] = {}
 
     def _pin(self, identifiers: Iterable[CheckpointId], kind: str, text: str, source: str) -> None:
         pin = Pin(kind=kind, text=text, source=source)
         for identifier in identifiers:
+            if identifier in self._gone and kind != "reflog":
+                self.again.add(identifier)
             if identifier in self._members and pin not in self.found.setdefault(identifier, []):
                 self.found[identifier].append(pin)
 
@@ -222,7 +231,9 @@ class _Pins:
             if name.startswith(TAGS):
                 tag = name.removeprefix(TAGS)
                 self._pin(held, mark_of(tag) or "tag", f"tag '{printable(tag)}'", f"tag {tag}")
-            elif branch_of(ref) is None:
+            elif branch_of(ref) is not None:
+                self.again.update(self._gone.intersection(held))
+            else:
                 self._pin(held, "ref", f"'{printable(ref)}' holds it", f"ref {ref}")
         for where, commit in sorted(heads.items()):
             name = Path(where).name
@@ -243,7 +254,9 @@ class _Pins:
     def rescued(self, repo: Repository, said: Account) -> None:
         """What somebody rescued: it waits its grace anew."""
         retain = repo.config.retain
-        grace = timedelta(seconds=max(seconds(retain.grace), GRACE_S)) if retain is not None else timedelta()
+        grace = (
+            timedelta(seconds=max(seconds(retain.grace), remote_files.GRACE_S)) if retain is not None else timedelta()
+        )
         for identifier, time in said.rescued.items():
             at = datetime.fromisoformat(time)
             if at + grace > repo.now():

@@ -303,7 +303,7 @@ class FilesystemRemoval:
         def act() -> bool:
             self._fs.invalidate_cache()
             if self._info(path) is None:
-                return self._info(to) is not None  # an earlier try got that far
+                return False
             there = self._info(to)
             if self._kind.appears_whole:
                 if there is None:

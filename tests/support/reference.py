@@ -163,6 +163,23 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
         ("with `-n`", "files", "paths in the artifact"),
         ("with `-n`", "new_files", "of these, the files whose objects would be written"),
     ],
+    "import": [
+        (
+            "",
+            "files",
+            "each file or folder that was found: `path`, `format` (or null), `bytes`, `date`, `step`, `epoch`, `metrics`, "
+            "`best` (whether its trainer calls it the best of its run), `branch`, `status` (`new` with `-n`, else `imported`; "
+            "`there`, `same`, `failed`), `error` (with `error`, `what`, `why` and `next`, or null), `same_as` (the path of the "
+            "one with the same bytes, or null), `id` and `commit` (of the checkpoint, or null), `new_bytes` (that were written, "
+            "or null), `kept` (why `retain` would keep it, empty if it would not, null if there is no policy), `notes`",
+        ),
+        ("", "others", "files that fit a pattern and are no checkpoints"),
+        ("", "bytes", "size of all of them"),
+        ("", "new_bytes", "bytes of objects that were written; with `-n`, the size of what would be imported"),
+        ("", "notes", "what else the user should know"),
+        ("", "track", "the track"),
+        ("", "dry_run", "whether nothing was done"),
+    ],
     "remote list": [
         ("each of the list", "name", "the remote"),
         ("each of the list", "url", "where it is"),
@@ -482,7 +499,7 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
         ("`at`", "policy", "a digest of the policy"),
         ("`at`", "ledger", "a digest of the ends of all chains"),
     ],
-    "policy apply": [*_COLLECTED],
+    "policy apply": [*_COLLECTED, ("", "alerts", "what somebody has to know, as in [`alerts`](#ckpt-alerts)")],
     "policy simulate": [
         ("each policy", "policy", "what it is called"),
         ("each policy", "bytes", "bytes at the end"),
@@ -493,7 +510,7 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
         ("each policy", "dropped", "those of which nothing is left"),
         ("each of `lost`", "use", "`time`, `checkpoint` and `what`: how it was used"),
         ("each of `lost`", "gone_at", "since when it would have been gone, in seconds since the epoch"),
-        ("each of `over_time`", "time", "in seconds since the epoch"),
+        ("each of `over_time`", "time", "in seconds since the epoch; with `--every`, since training begins"),
         ("each of `over_time`", "bytes", "what was there then"),
     ],
     "policy calibrate": [
@@ -1093,6 +1110,29 @@ save:
     mtbf_s: 28800
   when_busy: wait
   grade: exact
+retain:
+  keep:
+    - branches: [main, exp/*]
+      tracks: ["*"]
+      keep_last: 3
+      keep_best:
+        monitor: val_loss
+        mode: min
+        n: 2
+      keep_every_n_steps: 5000
+      keep_every: 1d
+      keep_within: 7d
+      components: [model]
+      ttl: 90d
+      max_bytes: 500GB
+  keep_marked: true
+  grace: 7d
+  trash: 14d
+  max_bytes:
+    hot: 200GB
+    warm: 5TB
+  shared_with: [../other]
+  eval_deadline: 2d
 alerts:
   growth:
     max_bytes: 500GB
@@ -1116,7 +1156,8 @@ def keys(cls: Any, prefix: str) -> Iterator[tuple[str, str, str, str]]:
         inner = dataclass_in(hints[field.name])
         default = default_of(field)
         words = [code(yaml_of(short)) for short, _ in field.metadata["short"]]
-        kind = " or ".join([*words, "a mapping"] if inner else type_texts(hints[field.name]))
+        many = "a list of mappings" if typing.get_origin(hints[field.name]) is tuple else "a mapping"
+        kind = " or ".join([*words, many] if inner else type_texts(hints[field.name]))
         yield code(prefix + field.name), kind, default, field.metadata["description"]
         if inner:
             named = "NAME." if typing.get_origin(hints[field.name]) is dict else ""

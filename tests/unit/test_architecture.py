@@ -138,6 +138,8 @@ def test_every_verb_has_its_porcelain_and_its_tests():
         "branch": "refs",
         "tag": "refs",
         "export": "exchange",
+        "import_": "importing",
+        "policy_plan": "retention",
         "restore": "checkout",
         "diff": "compare",
         "policy": "calibrate",

@@ -21,6 +21,11 @@ def is_artifact(path: Path) -> bool:
     return any((entry / tree_file.NAME).is_file() for entry in path.iterdir() if entry.is_dir())
 
 
+def is_component(path: Path) -> bool:
+    """Whether a folder is a component of such an artifact."""
+    return (path / tree_file.NAME).is_file()
+
+
 def open_artifact(path: Path) -> Source:
     """Read an artifact from its files alone.
 

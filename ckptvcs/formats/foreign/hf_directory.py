@@ -21,12 +21,15 @@ from ckptvcs.formats.leaf import Inert, find_opaque
 from ckptvcs.paths import check_path, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
 WEIGHTS: Final = "model"
 _TORCH_SUFFIXES: Final = (".pt", ".pth")
 _INDEXES: Final = {"model.safetensors.index.json": ".safetensors", "pytorch_model.bin.index.json": ".bin"}
+_OWN_NAMES: Final = frozenset(
+    ["model.safetensors", "pytorch_model.bin", "adapter_model.safetensors", "adapter_model.bin", "trainer_state.json"]
+) | frozenset(_INDEXES)
 _OF_TRAINER: Final = ("trainer_state.json", "training_args.bin")
 
 
@@ -37,20 +40,37 @@ def is_hf(path: Path) -> bool:
     return weights or bool(names & {"config.json", "pytorch_model.bin", *_INDEXES})
 
 
-def open_hf(path: Path, open_file: Callable[[Path], Source], *, follow_links: bool) -> Source:
+def is_checkpoint(path: Path) -> bool:
+    """Whether a folder is one of theirs by itself, and not a folder in which several checkpoints lie."""
+    names = {entry.name for entry in path.iterdir() if entry.is_file()}
+    return bool(names & _OWN_NAMES)
+
+
+def open_hf(
+    path: Path,
+    open_file: Callable[[Path], Source],
+    *,
+    follow_links: bool,
+    leave_out: Collection[Path] = (),
+) -> Source:
     """Read such a folder.
 
     Args:
         path: the folder.
         open_file: reads a single file of any format.
         follow_links: also read links that lead out of the folder.
+        leave_out: files and folders in it that are none of it, such as checkpoints of their own.
 
     Raises:
         HostileInput: a link leads out of it.
         FormatError: its weights are damaged or incomplete.
     """
     reading = _Reading(path, open_file)
-    reading.take_weights(_list(path, follow_links=follow_links))
+    found = _list(path, follow_links=follow_links)
+    others = [one.relative_to(path).as_posix() for one in leave_out]
+    reading.take_weights(
+        {name: file for name, file in found.items() if not any(f"{name}/".startswith(f"{one}/") for one in others)}
+    )
     reading.take_torch_files()
     return reading.finish()
 
@@ -205,7 +225,9 @@ def _facts(trainer_state: Path) -> dict[str, Any]:
         return {}
     if not _is_count(step) or step != int(step):
         return {}
-    return {"step": int(step), "metrics": metrics, **({"epoch": epoch} if _is_count(epoch) else {})}
+    best = document.get("best_model_checkpoint")
+    said = {"epoch": epoch} if _is_count(epoch) else {}
+    return {"step": int(step), "metrics": metrics, **said, **({"best": best} if type(best) is str else {})}
 
 
 def _is_count(value: Any) -> bool:

@@ -34,7 +34,7 @@ class Source:
     metadata: Mapping[str, str] = field(default_factory=dict)
     """What the header of the file said beside its tensors."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """`step`, `epoch`, `metrics`, `params`, as far as the format says them."""
+    """`step`, `epoch`, `metrics`, `params`, as far as the format says them; `best`: the checkpoint that was best so far."""
     notes: tuple[str, ...] = ()
     """What the user should know about how it was read."""
     watched: tuple[Path, ...] = ()

@@ -17,7 +17,7 @@ from ckptvcs.formats.foreign import pt_values
 from ckptvcs.formats.foreign.pt_values import StorageRef, StorageType
 from ckptvcs.formats.foreign.unpickle import Interpreter
 from ckptvcs.formats.leaf import Opaque, find_opaque
-from ckptvcs.formats.mapped import MappedFile
+from ckptvcs.formats.mapped import MappedFile, Part
 from ckptvcs.paths import printable
 
 if TYPE_CHECKING:
@@ -31,14 +31,18 @@ _LOCAL_HEADER: Final = struct.Struct("<4s5H3I2H")
 class PtFile:
     """An open `.pt` file. The state it gives looks into the file for as long as it is used.
 
+    Args:
+        path: the file.
+        part: the range of it that is such a file by itself, where it holds others too.
+
     Raises:
         FormatError: this is no state that torch saved.
         HostileInput: it claims what no honest file claims.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, part: Part | None = None) -> None:
         self._path = path
-        self._file = MappedFile(path)
+        self._file = part or Part.whole(MappedFile(path))
         self._view = self._file.view
         self._records = self._list()
         self._prefix = self._find_prefix()
@@ -67,7 +71,7 @@ class PtFile:
     def _list(self) -> dict[str, tuple[int, int]]:
         """Start and size of each record. Nothing is decompressed: torch does not compress, so a compressed record is a trap."""
         try:
-            with zipfile.ZipFile(self._path) as archive:
+            with zipfile.ZipFile(self._file.opened()) as archive:
                 infos = archive.infolist()
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as err:
             raise self._bad(f"the zip archive is damaged ({printable(str(err))[:100]})") from err
@@ -138,7 +142,7 @@ class PtFile:
     def _storage(self, key: str) -> Storage:
         if key not in self._storages:
             start, size = self._records[f"{self._prefix}data/{key}"]
-            self._storages[key] = self._file.storage(("pt", id(self._file), key), start, size)
+            self._storages[key] = self._file.storage(("pt", *self._file.identity, key), start, size)
         return self._storages[key]
 
     def _bad(self, why: str) -> FormatError:

@@ -43,6 +43,7 @@ def write_commit(
     message: str,
     identity: Identity,
     when: datetime,
+    authored: datetime | None = None,
 ) -> CommitId:
     """Write a commit object that no ref names yet.
 
@@ -54,14 +55,16 @@ def write_commit(
         message: the commit message.
         identity: author and committer.
         when: the time of both, aware; its offset is kept.
+        authored: the time of the author, where that is another one.
     """
-    repo, signature = history.repo, _signature(identity, when)
+    repo, committer = history.repo, _signature(identity, when)
+    author = _signature(identity, authored or when)
     with git_errors("write a commit"):
         blobs = {path: repo.create_blob(data) for path, data in changes.items()}
         tree = repo[base].peel(ObjectType.TREE) if base else None
         tree_id = _tree_with(repo, tree, blobs)
         # Not `create_commit`: libgit2 1.9 does not notice there that the object could not be written, and names it.
-        data = str(repo.create_commit_string(signature, signature, message, tree_id, list(parents)))
+        data = str(repo.create_commit_string(author, committer, message, tree_id, list(parents)))
         return CommitId(str(repo.write(ObjectType.COMMIT, data.encode("utf-8", "surrogateescape"))))
 
 

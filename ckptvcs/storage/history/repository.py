@@ -48,13 +48,14 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """A git commit, as far as we look at it. `time` is that of the committer."""
+    """A git commit, as far as we look at it. `time` is that of the committer, `authored` that of the author."""
 
     id: CommitId
     parents: tuple[CommitId, ...]
     message: str
     author: Identity
     time: datetime
+    authored: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,14 +355,18 @@ def _choices(steps: str) -> Iterator[int]:
 
 def as_commit(found: pygit2.Commit) -> Commit:
     """A commit of libgit2 as a value."""
-    zone = timezone(timedelta(minutes=found.commit_time_offset))
     return Commit(
         id=CommitId(str(found.id)),
         parents=tuple(CommitId(str(parent)) for parent in found.parent_ids),
         message=found.message,
         author=Identity(name=found.author.name, email=found.author.email),
-        time=datetime.fromtimestamp(found.commit_time, zone),
+        time=_time(found.commit_time, found.commit_time_offset),
+        authored=_time(found.author.time, found.author.offset),
     )
+
+
+def _time(seconds: int, minutes: int) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone(timedelta(minutes=minutes)))
 
 
 def _same_outside(one: pygit2.Tree | None, other: pygit2.Tree | None, path: list[str]) -> bool:

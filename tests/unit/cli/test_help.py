@@ -17,7 +17,7 @@ from tests.unit.cli.conftest import Ckpt
 
 TOP = [verb for verbs in VERBS.values() for verb in verbs]
 WRITERS = [
-    *("init", "commit", "merge", "note", "checkout", "restore", "branch", "tag", "export"),
+    *("init", "commit", "import", "merge", "note", "checkout", "restore", "branch", "tag", "export"),
     *("remote add", "push", "fetch", "pull"),
     *("hold", "release", "audit allow", "audit revoke"),
     *("hooks install", "hooks uninstall"),

@@ -145,7 +145,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path):
     [
         ({}, "no safetensors file, no torch file"),
         ({"README.md": b"x"}, "no safetensors file, no torch file"),
-        ({".metadata": b"x", "__0_0.distcp": b"x"}, "distributed checkpoint"),
+        ({".metadata": b"x", "__0_0.distcp": b"x"}, "the pickle is damaged"),
         ({"sub/model.safetensors": WEIGHTS}, "no safetensors file, no torch file"),
     ],
     ids=["empty", "other", "DCP", "below"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,17 @@ def test_a_file_of_torch_holds_the_whole_state(repo: Repo, out: Path, name: str)
 
     assert_same(torch.load(out / name, weights_only=False), training_state(1))
     assert os.listdir(out) == [name]
+
+
+@pytest.mark.parametrize("parts", [False, True], ids=["a model alone", "several parts"])
+def test_a_file_of_torch_has_the_type_that_was_committed(repo: Repo, out: Path, parts: bool):
+    weights = torch.nn.Linear(2, 2).state_dict()
+    state = OrderedDict(model=weights, step=3) if parts else weights
+    repo.commit(state)
+
+    repo.export("HEAD", out / "x.pt")
+
+    assert_same(torch.load(out / "x.pt", weights_only=False), state)
 
 
 def test_what_lightning_looks_for_is_where_it_looks(repo: Repo, out: Path, state):

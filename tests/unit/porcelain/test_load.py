@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -230,3 +231,10 @@ def test_a_pickle_is_loaded_if_that_is_asked_for(repo: Repo, world: World):
     loaded = ckptvcs.load("HEAD", repo=world.root, allow_pickle=True)
     assert loaded["scheduler"] == {"fn": np.random.default_rng}
     assert_same(ckptvcs.load("HEAD", ["model"], repo=world.root)["model"], {"w": torch.ones(1)})
+
+
+def test_parts_in_an_ordered_dict_are_read(repo: Repo):
+    state = OrderedDict(model={"w": torch.ones(2)}, step=3, optimizer={"lr": 0.1})
+    repo.commit(state)
+
+    assert_same(dict(repo.load("HEAD")), dict(state))
