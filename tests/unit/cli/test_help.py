@@ -20,7 +20,7 @@ WRITERS = [
     *("init", "commit", "import", "merge", "note", "checkout", "restore", "branch", "tag", "export"),
     *("remote add", "push", "fetch", "pull"),
     *("hold", "release", "audit allow", "audit revoke"),
-    *("hooks install", "hooks uninstall"),
+    *("hooks install", "hooks uninstall", "ci init"),
 ]
 
 
