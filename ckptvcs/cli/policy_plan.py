@@ -166,7 +166,7 @@ def apply(
     Examples:
       ckpt policy apply
       ckpt policy apply --exit-code --json
-      ckpt policy plan --output plan.json && ckpt policy apply plan.json
+      ckpt policy apply plan.json
     """
     from ckptvcs.cli import render, waiting
     from ckptvcs.porcelain import applying, gc, plans

@@ -47,7 +47,8 @@ def parse_save(document: Any) -> Save:
 def _parse(document: Any, cls: type[T]) -> T:
     try:
         # By way of JSON, because what is strict for JSON is what is strict for YAML: dates and such become text.
-        found: T = _adapter(cls).validate_json(json.dumps(_written_out(document, cls), default=str))
+        adapter = _adapter(cls)  # type: ignore[arg-type]  # mypy takes the hash of its values for that of the class
+        found: T = adapter.validate_json(json.dumps(_written_out(document, cls), default=str))
     except (TypeError, RecursionError) as err:
         raise Malformed((), f"it holds what JSON has not: {err}") from err
     except ValidationError as err:

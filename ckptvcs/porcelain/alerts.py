@@ -21,12 +21,12 @@ from ckptvcs.storage import files
 from ckptvcs.storage.history import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
     from ckptvcs.domain.recorded import Recorded
-    from ckptvcs.porcelain.inventory import Inventory
+    from ckptvcs.porcelain.inventory import Inventory, Slim
     from ckptvcs.porcelain.places import Place
     from ckptvcs.porcelain.repo import Repository
     from ckptvcs.porcelain.view import Looked
@@ -36,7 +36,7 @@ ALLOW: Final = "ckptvcs.alertcommand"
 """The key of git's configuration by which a machine lets the program of `ckpt.yaml` run."""
 
 Made = dict[bytes, tuple[float, int]]
-"""When each object was first part of a checkpoint, and its bytes, by the 16 bytes of its name."""
+"""When objects were first part of a checkpoint, and their bytes, by the 16 bytes of the name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +74,11 @@ def look(repo: Repository, *, offline: bool = False, at: datetime | None = None)
     looked = view.look(repo)
     said = recorded.of_events(ledger.events(repo, ops=recorded.OPS))
     there = places.names(repo)
-    listed, silent = _listed(repo, there[:1] if offline else there)
-    made = _made(looked.inventory)
     asked = rules.periods(wanted)
-    pushed = {name for place, (_, names, _) in listed.items() if place != places.HOT for name in names}
+    made = _made(looked.inventory, since=now - max(asked, default=0.0))
+    lists = {slim.directory for slim in looked.inventory.slims()}
+    listed, silent = _listed(repo, there[:1] if offline else there, made.keys() | lists)
+    pushed = {name for place, one in listed.items() if place != places.HOT for name in one.names}
     facts = Facts(
         now=now,
         oldest=min((slim.time for slim in looked.inventory.checkpoints.values()), default=None),
@@ -109,24 +110,44 @@ def _unknown(place: str) -> str:
     return f"there is no place '{printable(place)}', which alerts.quota names: it is 'hot', or a warm remote"
 
 
-_Listed = dict[str, tuple[int, dict[bytes, int], int]]
-"""Of each place: how many objects it has, the bytes of each by the 16 bytes of its name, and the bytes in its trash."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Listed:
+    """What is in a place."""
+
+    objects: int
+    nbytes: int
+    trash: int
+    """Bytes in its trash."""
+    names: frozenset[bytes]
+    """Those of the objects that were asked for: there may be very many others."""
 
 
-def _listed(repo: Repository, names: Iterable[str]) -> tuple[_Listed, dict[str, str]]:
+def _listed(
+    repo: Repository, names: Iterable[str], wanted: Collection[bytes]
+) -> tuple[dict[str, _Listed], dict[str, str]]:
     """What is in places; and those that do not answer, and why."""
-    found: _Listed = {}
+    found: dict[str, _Listed] = {}
     silent: dict[str, str] = {}
     for name in names:
         try:
-            place = places.opened(repo, (name,))[0]
-            objects = [(bytes.fromhex(one.name[:32]), one.nbytes) for one in place.removal.stored()]
-            found[name] = (len(objects), dict(objects), _in_trash(place))
+            found[name] = _list(places.opened(repo, (name,))[0], wanted)
         except CkptvcsError as err:
             if name == places.HOT:
                 raise
             silent[name] = str(err)
     return found, silent
+
+
+def _list(place: Place, wanted: Collection[bytes]) -> _Listed:
+    objects = nbytes = 0
+    names = set()
+    for stored in place.removal.stored():
+        objects += 1
+        nbytes += stored.nbytes
+        name = bytes.fromhex(stored.name[:32])
+        if name in wanted:
+            names.add(name)
+    return _Listed(objects=objects, nbytes=nbytes, trash=_in_trash(place), names=frozenset(names))
 
 
 def _in_trash(place: Place) -> int:
@@ -137,30 +158,38 @@ def _in_trash(place: Place) -> int:
     )
 
 
-def _made(inventory: Inventory) -> Made:
+def _made(inventory: Inventory, *, since: float) -> Made:
+    """The objects that are in no checkpoint of before."""
     found: Made = {}
     for slim in inventory.slims():
-        for name, nbytes in (*slim.objects(slim.parts), (slim.directory, slim.directory_nbytes)):
-            known = found.get(name)
-            if known is None or slim.time < known[0]:
-                found[name] = (slim.time, nbytes)
+        for name, nbytes in _objects(slim) if slim.time > since else ():
+            found[name] = (min(slim.time, found.get(name, (slim.time, 0))[0]), nbytes)
+    for slim in inventory.slims():
+        for name, _ in _objects(slim) if slim.time <= since else ():
+            found.pop(name, None)
     return found
 
 
-def _filled(listed: _Listed, made: Made, said: Recorded, asked: Sequence[float], now: float) -> Iterator[Filled]:
+def _objects(slim: Slim) -> Iterator[tuple[bytes, int]]:
+    yield from slim.objects(slim.parts)
+    yield slim.directory, slim.directory_nbytes
+
+
+def _filled(
+    listed: Mapping[str, _Listed], made: Made, said: Recorded, asked: Sequence[float], now: float
+) -> Iterator[Filled]:
     """What came to each place: what was made since then and is there, or nowhere any more, without what was swept and freed.
 
     What was swept and still lies in the trash has freed nothing yet.
     """
-    anywhere = {name for _, names, _ in listed.values() for name in names}
-    for place, (count, names, trash) in listed.items():
+    anywhere = {name for one in listed.values() for name in one.names}
+    for place, one in listed.items():
         added = {}
         for length in asked:
-            came = sum(
-                n for name, (at, n) in made.items() if at > now - length and (name in names or name not in anywhere)
-            )
-            added[length] = came - max(0, said.swept_since(place, now - length) - trash)
-        yield Filled(place=place, nbytes=sum(names.values()) + trash, objects=count, added=added)
+            recent = ((name, n) for name, (at, n) in made.items() if at > now - length)
+            came = sum(n for name, n in recent if name in one.names or name not in anywhere)
+            added[length] = came - max(0, said.swept_since(place, now - length) - one.trash)
+        yield Filled(place=place, nbytes=one.nbytes + one.trash, objects=one.objects, added=added)
 
 
 def _runs(looked: Looked, said: Recorded, now: float) -> Iterator[rules.RunUnderWay]:

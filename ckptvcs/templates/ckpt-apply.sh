@@ -12,7 +12,7 @@ status=0
 ckpt policy apply --exit-code || status=$?
 case "$status" in
   0) ;;                  # nothing to do
-  3) ckpt push || exit ;; # done: others read in the ledger what was condemned
+  3) git pull --quiet --ff-only && ckpt push || exit ;; # others read in the ledger what was condemned
   11) echo "another one is at work" && exit 0 ;;
   *) exit "$status" ;;
 esac

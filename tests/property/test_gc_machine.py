@@ -336,7 +336,7 @@ def run(base: Place, monkeypatch: pytest.MonkeyPatch, *, examples: int, steps: i
 
 
 def test_nothing_needed_is_lost_and_nothing_foreign_deleted(base: Place, monkeypatch: pytest.MonkeyPatch):
-    run(base, monkeypatch, examples=200, steps=8, seed=0)
+    run(base, monkeypatch, examples=200, steps=6, seed=0)
 
 
 @pytest.mark.long

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from ckptvcs import Repo
+from ckptvcs.domain.checkpoint import CheckpointId
 from ckptvcs.porcelain import alerts, exchange, ledger
 from ckptvcs.porcelain.commit import Receipt
+from ckptvcs.porcelain.inventory import Inventory, Part, Slim
 from ckptvcs.porcelain.repo import Repository
+from ckptvcs.storage.history.repository import CommitId
 from tests.support.world import World
 
 
@@ -52,6 +55,22 @@ def test_what_checkpoints_share_counts_once_and_what_is_old_is_no_growth(world: 
     assert found.facts.added == {86400.0: sum(once.values()) + lists}
     assert kinds(found) == ["growth"]
     assert kinds(alerts.look(repository, at=later(days=2))) == []
+
+
+def test_what_an_older_checkpoint_has_already_is_not_new():
+    def slim(name: str, time: float, objects: dict[bytes, int]) -> Slim:
+        part = Part(b"".join(objects), tuple(objects.values()))
+        empty = Part(b"", ())
+        about = (CheckpointId(name), CommitId(name), "model", "r", time, 1, {}, "exact", "", (), {"model": "model"})
+        return Slim(*about, {"model": part}, empty, name.encode() * 16, 7)
+
+    shared, old, new = b"s" * 16, b"o" * 16, b"n" * 16
+    slims = [slim("b", 20.0, {shared: 1, new: 2}), slim("a", 10.0, {shared: 1, old: 4}), slim("c", 30.0, {new: 2})]
+    inventory = Inventory(checkpoints={one.id: one for one in slims})
+
+    made = alerts._made(inventory, since=15.0)
+
+    assert made == {new: (20.0, 2), b"b" * 16: (20.0, 7), b"c" * 16: (30.0, 7)}
 
 
 def test_a_full_place_and_a_place_that_is_not_there(world: World, history):
