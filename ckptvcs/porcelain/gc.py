@@ -189,7 +189,15 @@ def _collect(run: _Run, *, dry_run: bool) -> Report:
             next_step="make a new one with 'ckpt policy plan', and look at it",
         )
     surveys = [
-        survey(place, verdict, seen[place.name], writer=run.writer, grace_s=run.grace_s(place)) for place in run.places
+        survey(
+            place,
+            verdict,
+            seen[place.name],
+            writer=run.writer,
+            grace_s=run.grace_s(place),
+            heirs=place.is_hot or run.trash_s is not None,
+        )
+        for place in run.places
     ]
     dropped = _new_drops(verdict)
     if not dry_run:

@@ -10,12 +10,12 @@ import msgspec
 
 from ckptvcs.domain import remote_files
 from ckptvcs.domain.remote_files import MAX_BYTES, Lease
-from ckptvcs.errors import CkptvcsError, LockHeld, StorageError
+from ckptvcs.errors import CkptvcsError, Conflict, LockHeld, StorageError
 from ckptvcs.porcelain.leases import INTENTS, MARKS
 from ckptvcs.storage.names import ObjectName
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from ckptvcs.porcelain.places import Place
 
@@ -85,6 +85,21 @@ def read(place: Place, folder: str) -> list[Marked]:
             )
         )
     return sorted(found, key=lambda one: (one.time_s, one.run))
+
+
+def refuse_inherited(place: Place, some: Sequence[Marked]) -> None:
+    """Stop if another collector has taken marks over: this one stood still for very long.
+
+    Raises:
+        Conflict: one of them is there no more.
+    """
+    folder = {entry.name for entry in place.side.list(MARKS)}
+    if any(marked.path.rpartition("/")[2] not in folder for marked in some):
+        raise Conflict(
+            f"'{place.name}' was not swept any further",
+            why="another collection has taken over what this one had condemned",
+            next_step="run 'ckpt gc' again",
+        )
 
 
 def forget(place: Place, some: Iterable[Marked]) -> None:

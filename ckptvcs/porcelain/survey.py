@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ckptvcs.storage.names import ObjectName
     from ckptvcs.storage.removal import Stored
 
+HEIRS_WAIT_S = 86400.0
+"""So much longer than the grace what another collector condemned is left to it."""
 _OLD_S = 30 * 86400.0
 """Marks of others that are older are of a collector that does not come back."""
 
@@ -59,8 +61,10 @@ class Survey:
         return sum(self.stored[name].nbytes for name in self._waiting_names)
 
 
-def survey(place: Place, verdict: Verdict, seen: Seen, *, writer: str, grace_s: float) -> Survey:
+def survey(place: Place, verdict: Verdict, seen: Seen, *, writer: str, grace_s: float, heirs: bool) -> Survey:
     """Look at a place; change nothing.
+
+    What another collector of this repository condemned long ago is taken over: its clone may have lived for one night.
 
     Args:
         place: the place.
@@ -68,12 +72,15 @@ def survey(place: Place, verdict: Verdict, seen: Seen, *, writer: str, grace_s: 
         seen: what is beside its objects, as it was before anybody was asked what is needed.
         writer: whose marks are ours.
         grace_s: how long what is condemned waits.
+        heirs: whether what others of this repository condemned may be taken over; see `docs/decisions/0022-heirs.md`.
 
     Raises:
         StorageError: the store does not answer.
     """
     everyone, leased = seen.marks, seen.leased
-    mine = [marked for marked in everyone if marked.writer == writer]
+    known = verdict.looked.account.collected.keys() if heirs else ()
+    inherited = [m for m in everyone if m.writer in known and m.age_s >= grace_s + HEIRS_WAIT_S]
+    mine = [marked for marked in everyone if marked.writer == writer or marked in inherited]
     due = [marked for marked in mine if marked.age_s >= grace_s]
     condemned = {name for marked in everyone for name in marked.names}
     stored = {one.name: one for one in verdict.doomed_in(place).at(place.removal)}
@@ -88,7 +95,7 @@ def survey(place: Place, verdict: Verdict, seen: Seen, *, writer: str, grace_s: 
         waiting=[marked for marked in mine if marked.age_s < grace_s],
         trash=seen.trash,
         going=_going(place, verdict, fresh) if fresh or kill else None,
-        notes=tuple(_notes(place, everyone, writer)),
+        notes=tuple(_notes(place, [marked for marked in everyone if marked not in mine])),
     )
 
 
@@ -111,9 +118,9 @@ def _going(place: Place, verdict: Verdict, fresh: Mapping[ObjectName, Stored]) -
     )
 
 
-def _notes(place: Place, everyone: Sequence[Marked], writer: str) -> Iterator[str]:
-    for marked in everyone:
-        if marked.writer != writer and marked.age_s > _OLD_S:
+def _notes(place: Place, others: Sequence[Marked]) -> Iterator[str]:
+    for marked in others:
+        if marked.age_s > _OLD_S:
             yield (
                 f"collection '{printable(marked.run)}' of writer '{marked.writer}' began {marked.age_s / 86400:.0f} days ago in "
                 f"'{place.name}' and has not ended: what it condemned stays, and cannot be pushed; if that clone is gone for "

@@ -7,7 +7,7 @@ turns out to be needed is brought back, and for good when it has been there long
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from ckptvcs.storage.files import Lock
     from ckptvcs.storage.names import ObjectName
     from ckptvcs.storage.removal import Stored
+
+
+_BATCH: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,12 +134,7 @@ class _Sweeper:
         emptied, healed = _empty(one, self._verdict, self._trash_s)
         if one.due:
             self._tell(one, None)
-            if self._trash_s is None:
-                one.place.removal.remove(one.kill)
-            elif one.kill:
-                listed = msgspec.structs.replace(self._run, objects=tuple(sorted(one.kill)))
-                marks.write(one.place, marks.TRASH, listed)
-                one.place.removal.trash(one.kill, self._run.run)
+            self._take(one)
             marks.forget(one.place, one.due)
         return Swept(
             place=one.place.name,
@@ -147,6 +145,19 @@ class _Sweeper:
             emptied_bytes=sum(emptied.values()),
             healed=tuple(healed),
         )
+
+    def _take(self, one: Survey) -> None:
+        """Take the objects away, some at a time, as long as the marks of them stand: they may have gone to an heir."""
+        names = sorted(one.kill)
+        if self._trash_s is not None and names:
+            marks.write(one.place, marks.TRASH, msgspec.structs.replace(self._run, objects=tuple(names)))
+        for start in range(0, len(names), _BATCH):
+            marks.refuse_inherited(one.place, one.due)
+            some = names[start : start + _BATCH]
+            if self._trash_s is None:
+                one.place.removal.remove(some)
+            else:
+                one.place.removal.trash(some, self._run.run)
 
     def _tell(self, one: Survey, lock: Lock | None) -> None:
         """The ledger first. On a full disk there is room for it: that is what the ballast is for."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import ckptvcs
-from ckptvcs.errors import MissingObject, NotFound
-from ckptvcs.porcelain import checkout, gc, gone, push, rescue
+from ckptvcs.errors import Conflict, MissingObject, NotFound
+from ckptvcs.porcelain import checkout, gc, gone, marks, places, push, rescue
 from tests.support.world import World, run
 from tests.unit.porcelain.test_retention import LAST_TWO, WEIGHTS, Training, training
 
@@ -203,3 +203,62 @@ def test_what_a_push_brought_meanwhile_is_not_swept(shared: tuple[Training, Path
     assert gc.collect(repo, gc.Options(grace_s=0.0)).run
     training.world.ckpt("pull", "exp~2")
     assert training.world.ckpt("restore", "exp~2", "--to", "x").status == 0
+
+
+def clone_of(training: Training, where: Path) -> Training:
+    run(["git", "clone", "-q", str(training.world.root.parent / "hub.git"), str(where)], where.parent)
+    world = World(where)
+    for key, value in (("user.name", "Night"), ("user.email", "night@example.com")):
+        world.git("config", key, value)
+    world.git("branch", "-q", "exp", "origin/exp")
+    return Training(world)
+
+
+@pytest.mark.parametrize("trash", ["14d", "0d"])
+def test_what_a_clone_of_one_night_condemned_is_swept_by_the_next(
+    shared: tuple[Training, Path], tmp_path: Path, trash: str
+):
+    training, store = shared
+    training.save(*range(1, 8))
+    training.world.ckpt("push", "exp", "main")
+    training.policy(f"{LAST_TWO}  trash: {trash}\n")
+    training.world.git("push", "-q", "origin", "main")
+    aged(store, 20)
+    before = {path.name for path in (store / "files").rglob("*") if path.is_file()}
+    first = clone_of(training, tmp_path / "first")
+    assert first.collect().condemned
+    aged(store, 1.5)
+
+    unknown = clone_of(training, tmp_path / "unknown").collect()
+    assert unknown.swept[1].objects == 0, "its ledger was not pushed: nobody knows whose marks these are"
+    first.world.ckpt("push")
+    second = clone_of(training, tmp_path / "second")
+    second.world.ckpt("fetch")
+    assert second.collect().swept[1].objects == 0, "it is left to the first one for a day more"
+    aged(store, 3)
+    report = clone_of(training, tmp_path / "third").collect()
+
+    left = {path.name for path in (store / "files").rglob("*") if path.is_file()}
+    if trash == "0d":  # nothing would heal what a collector that stood still takes away late
+        assert left == before
+    else:
+        assert report.swept[1].objects == len(before - left) > 0
+        assert not list((store / ".ckptvcs/gc/marks").glob("*.json"))
+
+
+def test_a_collector_that_stood_still_stops_when_its_marks_are_gone(shared: tuple[Training, Path]):
+
+    training, store = shared
+    training.save(*range(1, 8))
+    training.world.ckpt("push", "exp", "main")
+    training.policy(LAST_TWO)
+    training.world.git("push", "-q", "origin", "main")
+    aged(store, 20)
+    training.collect()
+    place = places.opened(training.open(), ["store"])[0]
+    mine = marks.read(place, marks.MARKS)
+    marks.refuse_inherited(place, mine)
+    marks.forget(place, mine)
+
+    with pytest.raises(Conflict, match="any further"):
+        marks.refuse_inherited(place, mine)
