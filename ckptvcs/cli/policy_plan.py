@@ -171,6 +171,8 @@ def apply(
     from ckptvcs.cli import render, waiting
     from ckptvcs.porcelain import applying, gc, plans
 
+    if file is not None and (yes_delete is not None or accept_policy):
+        raise click.UsageError("a plan is what was agreed to: leave out --yes-delete and --accept-policy")
     repo = open_repo(ctx)
     options = gc.Options(yes_delete=yes_delete, accept_policy=accept_policy)
     with waiting.busy("looking what is needed"):
@@ -199,7 +201,12 @@ def _status(report: Report) -> int:
 @click.option("--weights", metavar="SIZE", help="What of that is the model; a third of it if it is not given.")
 @click.option("--shared", metavar="PART", type=float, default=0.0, help="The part of it that never changes, 0 to 1.")
 @click.option("--branch", metavar="B", default="main", show_default=True, help="Where that training commits to.")
-@click.option("--price", metavar="P", type=float, help="What a GB costs for a month of 30 days, in any currency.")
+@click.option(
+    "--price",
+    metavar="P",
+    type=click.FloatRange(min=0),
+    help="What a GB costs for a month of 30 days, in any currency.",
+)
 @json_option
 @click.pass_context
 def simulate(ctx: click.Context, /, **options: Any) -> None:
@@ -265,8 +272,10 @@ def _cadence(options: Mapping[str, Any]) -> Cadence:
     from ckptvcs.domain.simulation import Cadence
 
     every, length = _span(options["every"], "--every"), _span(options["length"], "--for")
-    if not every or not length:
+    if not every or not length or options["nbytes"] is None:
         raise click.UsageError("a training to come needs --every, --for and --size")
+    if length < every:
+        raise click.UsageError("--for is shorter than --every: there would be no checkpoint")
     whole = _bytes_of(options["nbytes"], "--size")
     weights = _bytes_of(options["weights"], "--weights") if options["weights"] else whole // 3
     if not 0 <= options["shared"] <= 1 or weights > whole:

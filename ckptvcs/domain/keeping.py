@@ -88,10 +88,10 @@ class Keep:
         Raises:
             BadValue: a value cannot be used.
         """
-        if not any((self.keep_last, self.keep_best, self.keep_every_n_steps, self.keep_every, self.keep_within)):
-            raise BadValue("keep_last", "there is no rule: say keep_last, keep_best, keep_every... or keep_within")
         check_positive("keep_last", self.keep_last)
         check_positive("keep_every_n_steps", self.keep_every_n_steps)
+        if not any((self.keep_last, self.keep_best, self.keep_every_n_steps, self.keep_every, self.keep_within)):
+            raise BadValue("keep_last", "there is no rule: say keep_last, keep_best, keep_every... or keep_within")
         for key in ("keep_every", "keep_within", "ttl"):
             check_span(key, getattr(self, key))
         for key in ("branches", "tracks"):

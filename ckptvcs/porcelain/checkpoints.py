@@ -140,7 +140,8 @@ def locate(repo: Repository, text: str, track: str) -> CommitId:
         found = next((c for c in line(repo, tip, track) if c.manifest.step == revision.step), None)
     else:
         late = account.read(repo)
-        found = _best(repo, [late.on(checkpoint) for checkpoint in line(repo, tip, track)], revision.metric)
+        known = (late.on(checkpoint) for checkpoint in line(repo, tip, track))
+        found = _best(repo, [checkpoint for checkpoint in known if not checkpoint.is_gone], revision.metric)
     if found is None:
         raise NotFound(
             f"no checkpoint '{printable(text)}'",

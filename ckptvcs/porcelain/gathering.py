@@ -129,7 +129,12 @@ class _Look:
                 self._add_folder(here)
             for name in sorted(files):
                 if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                    self._file(here / name)
+                    if _leads_out(here / name, path):
+                        self.notes.append(
+                            f"'{printable(str(here / name))}' is a link that leads out: name it to import it"
+                        )
+                    else:
+                        self._file(here / name)
             if kind in ("artifact", "dcp"):
                 folders[:] = []
 
@@ -195,8 +200,15 @@ def _stands_alone(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES) and says_when(path.name) and role_of(stem_of(path.name)) == EXTRA
 
 
+def _leads_out(path: Path, folder: Path) -> bool:
+    """Whether a file that is only met on the way is a link to somewhere else."""
+    return path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
+
+
 def _is_checkpoint(path: Path) -> bool:
     try:
+        if not path.is_file():  # a pipe would keep us waiting; reading it will say what it is
+            return path.name.lower().endswith(SUFFIXES)
         with path.open("rb") as file:
             head = file.read(heads.ENOUGH)
         return heads.raw_checkpoint(path.name, head, path.stat().st_size) is not None

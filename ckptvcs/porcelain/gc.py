@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.domain import fates, remote_files, sanity
 from ckptvcs.domain.keeping import seconds
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ckptvcs.porcelain.repo import Repository
     from ckptvcs.porcelain.retention import Verdict
     from ckptvcs.porcelain.sweeping import Swept
+    from ckptvcs.storage.names import ObjectName
 
 _TRIES: Final = 5
 
@@ -205,9 +206,12 @@ def _collect(run: _Run, *, dry_run: bool) -> Report:
     stops = _stops(run, verdict, answers, surveys, dropped)  # G3
     if stops and not dry_run:
         raise needs_person(stops)
-    swept = sweeping.sweep(run.repo, run.marks(), verdict, surveys, trash_s=run.trash_s, dry_run=dry_run)
+    others = _elsewhere(run, verdict) if any(one.kill for one in surveys) and not dry_run else None
+    swept = sweeping.sweep(run.repo, run.marks(), verdict, surveys, others=others, trash_s=run.trash_s, dry_run=dry_run)
     kept_again = _kept_again(verdict)
     told = _told(run, verdict, surveys, dropped, kept_again)
+    if not told and run.options.accept_policy and _is_another(run, verdict):
+        told = [(fates.COLLECT, {"run": run.id, **_collected(run, verdict), "condemned": {}})]  # that it was agreed to
     if told and not dry_run:
         ledger.append_all(run.repo, told)
     condemned = [_condemn(run, one, dry_run=dry_run) for one in surveys if one.fresh]  # G4
@@ -221,6 +225,19 @@ def _collect(run: _Run, *, dry_run: bool) -> Report:
         stops=tuple(stops),
         notes=(*verdict.looked.account.notes, *run.notes, *(note for one in surveys for note in one.notes)),
     )
+
+
+def _elsewhere(run: _Run, verdict: Verdict) -> dict[str, set[ObjectName]] | None:
+    """What places that are not collected now have of what nobody needs; None if nobody is asked.
+
+    Else what goes place by place would never be said to be gone, and be taken for whole.
+    """
+    here = {place.name for place in run.places}
+    others = [name for name in places.names(run.repo) if name not in here]
+    if run.options.offline and others:
+        return None
+    opened = places.opened(run.repo, others) if others else []
+    return {place.name: {one.name for one in verdict.doomed_in(place).at(place.removal)} for place in opened}
 
 
 def _new_drops(verdict: Verdict) -> dict[CheckpointId, tuple[str, ...]]:
@@ -303,9 +320,19 @@ def _told(
     told += [(fates.CONDEMN, one) for one in fates.facts(run=run.id, of=dropped, why=_why(run.retain))]
     fresh = {one.place.name: {"objects": len(one.fresh), "bytes": one.fresh_bytes} for one in surveys if one.fresh}
     if told or fresh:
-        facts = {"refs": len(verdict.looked.refs), "policy": retention.policy_digest(run.retain)}
-        told.insert(0, (fates.COLLECT, {"run": run.id, **facts, "condemned": fresh}))
+        told.insert(0, (fates.COLLECT, {"run": run.id, **_collected(run, verdict), "condemned": fresh}))
     return told
+
+
+def _collected(run: _Run, verdict: Verdict) -> dict[str, Any]:
+    return {"refs": len(verdict.looked.refs), "policy": retention.policy_digest(run.retain)}
+
+
+def _is_another(run: _Run, verdict: Verdict) -> bool:
+    """Whether the policy is another one than was accepted last."""
+    said = verdict.looked.account.collected.values()
+    newest = max(said, key=lambda one: one.time, default=None)
+    return newest is not None and newest.policy != retention.policy_digest(run.retain)
 
 
 def _why(retain: Retain) -> str:

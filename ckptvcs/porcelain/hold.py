@@ -11,6 +11,7 @@ from ckptvcs.errors import NotFound, UsageError
 from ckptvcs.paths import printable
 from ckptvcs.porcelain import account, ledger
 from ckptvcs.porcelain.checkpoints import require_checkpoint
+from ckptvcs.porcelain.gone import refuse_gone
 
 if TYPE_CHECKING:
     from ckptvcs.domain.checkpoint import Checkpoint
@@ -50,6 +51,7 @@ def plan_hold(
     Raises:
         UsageError: no reason is given, or the end is past.
         NotFound: there is no such checkpoint.
+        MissingObject: it was dropped, and nothing of it is there.
         BadEntry: the chain of this clone is damaged.
     """
     if not why.strip() or len(why) > _MAX_WHY:
@@ -66,6 +68,7 @@ def plan_hold(
     said = account.read(repo)
     ledger.refuse_damage(repo, said.flaws)
     checkpoint = require_checkpoint(repo, revision, track or repo.config.track)
+    refuse_gone(repo, said.on(checkpoint))
     standing = said.holds.get(checkpoint.id, ())
     return HoldPlan(checkpoint=checkpoint, until=end, why=why, standing=standing, notes=said.notes)
 

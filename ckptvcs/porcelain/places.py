@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from ckptvcs.errors import NotFound
 from ckptvcs.paths import printable
 from ckptvcs.porcelain.remotes import known, open_remote
+from ckptvcs.porcelain.replicas import refuse_emptied
 from ckptvcs.storage.folder_remote import FolderRemote
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def opened(repo: Repository, wanted: Sequence[str] = ()) -> list[Place]:
 
     Raises:
         NotFound: there is no such place.
-        StorageError: a store does not answer.
+        StorageError: a store does not answer, or is empty where it should not be, as one that is not mounted.
     """
     there = names(repo)
     for name in wanted:
@@ -57,5 +58,10 @@ def opened(repo: Repository, wanted: Sequence[str] = ()) -> list[Place]:
 
 
 def _open(repo: Repository, name: str) -> Place:
-    remote = FolderRemote(HOT, repo.objects.store) if name == HOT else open_remote(repo, name)
+    remote: Remote
+    if name == HOT:
+        remote = FolderRemote(HOT, repo.objects.store)
+    else:
+        remote = open_remote(repo, name)
+        refuse_emptied(repo, remote, doing=f"collect in '{printable(name)}'")
     return Place(name=name, is_hot=name == HOT, objects=remote, side=remote.side_files(), removal=remote.removal())

@@ -10,6 +10,7 @@ from ckptvcs.errors import NotFound, Protected, Refused, UsageError, WouldOverwr
 from ckptvcs.paths import printable
 from ckptvcs.porcelain import account, ledger
 from ckptvcs.porcelain.checkpoints import checkpoint_at, locate
+from ckptvcs.porcelain.gone import refuse_gone
 from ckptvcs.porcelain.target import check_branch_name
 from ckptvcs.storage.history import commits
 from ckptvcs.storage.history.repository import HEADS, TAGS
@@ -161,6 +162,8 @@ def create_tag(
             why=f"commit {commit[:10]} holds no checkpoint",
             next_step="run 'ckpt log' to see which there are",
         )
+    if mark and checkpoint is not None and repo.history.tag(name) is None:
+        refuse_gone(repo, account.read(repo).on(checkpoint))
     if mark and message is None and checkpoint is not None:
         message = f"{mark}: checkpoint {checkpoint.id}"
     existing = repo.history.tag(name)

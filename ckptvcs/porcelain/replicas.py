@@ -99,11 +99,11 @@ def look(repo: Repository, names: Sequence[str | None], needed: Sequence[ObjectR
     copies = tuple(Copy(remote=remote, missing=_absent(remote, needed)) for remote in opened)
     for copy in copies:
         if needed and len(copy.missing) == len(needed):
-            _refuse_emptied(repo, copy.remote)
+            refuse_emptied(repo, copy.remote, doing=f"push to '{printable(copy.remote.name)}'")
     return copies
 
 
-def _refuse_emptied(repo: Repository, remote: Remote) -> None:
+def refuse_emptied(repo: Repository, remote: Remote, *, doing: str) -> None:
     """Refuse a store that is empty and should not be: refs would move, and what was pushed before would be missed too late.
 
     Raises:
@@ -115,7 +115,7 @@ def _refuse_emptied(repo: Repository, remote: Remote) -> None:
     if recorded(side) is None and not side.list(INTENTS):  # else it was added, or pushed to before
         name = printable(remote.name)
         raise StorageError(
-            f"cannot push to '{name}'",
+            f"cannot {doing}",
             why="the ledger tells of pushes to it, and it is empty: it may not be mounted, or be another store",
             next_step=f"mount it; if it was emptied on purpose, 'ckpt remote add {name} URL' begins it anew, "
             "and 'ckpt push --full' fills it",

@@ -18,7 +18,7 @@ from ckptvcs.porcelain.doomed import names_of
 from ckptvcs.porcelain.following import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from ckptvcs.domain.checkpoint import CheckpointId
     from ckptvcs.domain.remote_files import Marks
@@ -62,6 +62,7 @@ def sweep(
     verdict: Verdict,
     surveys: Sequence[Survey],
     *,
+    others: Mapping[str, set[ObjectName]] | None,
     trash_s: float | None,
     dry_run: bool,
 ) -> list[Swept]:
@@ -72,6 +73,7 @@ def sweep(
         run: what this collection writes beside objects, without names.
         verdict: what is needed.
         surveys: of all places.
+        others: what every other place has of what nobody needs; None if that is not known.
         trash_s: how long what goes from a remote stays in the trash; None if not at all.
         dry_run: change nothing.
 
@@ -82,7 +84,7 @@ def sweep(
     ordered = sorted(surveys, key=lambda survey: not survey.place.is_hot)
     if dry_run:
         return [_would(one, trash_s) for one in ordered]
-    sweeper = _Sweeper(repo, run, verdict, surveys, trash_s)
+    sweeper = _Sweeper(repo, run, verdict, trash_s, _left(surveys, others))
     return [sweeper.here(one) if one.place.is_hot else sweeper.there(one) for one in ordered]
 
 
@@ -99,18 +101,27 @@ def _size(stored: Iterable[Stored]) -> int:
     return sum(one.nbytes for one in stored)
 
 
+def _left(surveys: Sequence[Survey], others: Mapping[str, set[ObjectName]] | None) -> dict[str, set[ObjectName]] | None:
+    return None if others is None else {**others, **{survey.place.name: set(survey.stored) for survey in surveys}}
+
+
 class _Sweeper:
     """Sweeps places, one after the other."""
 
     def __init__(
-        self, repo: Repository, run: Marks, verdict: Verdict, surveys: Sequence[Survey], trash_s: float | None
+        self,
+        repo: Repository,
+        run: Marks,
+        verdict: Verdict,
+        trash_s: float | None,
+        left: dict[str, set[ObjectName]] | None,
     ) -> None:
         self._repo = repo
         self._run = run
         self._verdict = verdict
         self._trash_s = trash_s
-        self._left = {survey.place.name: set(survey.stored) for survey in surveys}
-        """What each place still has that nobody needs."""
+        self._left = left
+        """What each place still has that nobody needs; None if that is not known of all of them."""
 
     def here(self, one: Survey) -> Swept:
         """The local cache: nobody writes here meanwhile, neither we nor DVC."""
@@ -172,7 +183,8 @@ class _Sweeper:
 
     def _entries(self, one: Survey) -> list[dict[str, Any]]:
         """What goes from which place, and the components of which that was the last copy."""
-        self._left[one.place.name] -= one.kill.keys()
+        if self._left is not None:
+            self._left[one.place.name] -= one.kill.keys()
         facts = {"place": one.place.name, "objects": len(one.kill), "bytes": _size(one.kill.values())}
         gone, known = dict(self._gone(one.kill.keys())), self._verdict.looked.account.dropped
         by_why: dict[str, dict[CheckpointId, tuple[str, ...]]] = {}
@@ -189,8 +201,8 @@ class _Sweeper:
 
     def _gone(self, swept: Collection[ObjectName]) -> Iterator[tuple[CheckpointId, tuple[str, ...]]]:
         """The components of dropped checkpoints that lose an object of which no copy is left anywhere."""
-        lost = set(swept).difference(*self._left.values())
-        if not lost or not self._verdict.everywhere:
+        lost = set(swept).difference(*self._left.values()) if self._left is not None else set()
+        if not lost:
             return
         for identifier, components in self._verdict.dropped().items():
             slim = self._verdict.looked.inventory.slim(identifier)

@@ -30,7 +30,7 @@ _MAX_PAIRS: Final = 1 << 22
 
 def is_dcp(path: Path) -> bool:
     """Whether a folder looks like a distributed checkpoint."""
-    return (path / METADATA).is_file() and any(entry.suffix == ".distcp" for entry in path.iterdir())
+    return (path / METADATA).is_file()
 
 
 def open_dcp(path: Path) -> Source:

@@ -262,3 +262,60 @@ def test_a_collector_that_stood_still_stops_when_its_marks_are_gone(shared: tupl
 
     with pytest.raises(Conflict, match="any further"):
         marks.refuse_inherited(place, mine)
+
+
+def test_what_goes_place_by_place_is_gone_when_the_last_copy_went(shared: tuple[Training, Path]):
+    training, store = shared
+    training.save(*range(1, 8))
+    world = training.world
+    world.ckpt("push", "exp", "main")
+    training.policy(LAST_TWO)
+    world.git("push", "-q", "origin", "main")
+    aged(store, 10)
+    training.collect()
+    aged(store, 3)
+    training.collect(places=("hot",))
+    assert "dropped" not in world.ckpt("log", "exp").out, "the remote has it still"
+    assert world.ckpt("pull", "exp@step:5").status == 0
+    training.collect(places=("hot",))
+    training.collect(places=("store",))
+    training.collect()
+
+    world.ckpt("note", "exp@step:5", "--metric", "val_loss=-1")
+
+    kept = {one.slim.step for one in training.plan().judged if one.is_kept}
+    assert kept == {3, 6, 7}, "what is not there is not the best, and takes nobody's place"
+    assert "step 3" in world.ckpt("show", "exp@best").out.replace("step:        ", "step ")
+    for command in (("tag", "--golden", "x", "exp@step:5"), ("hold", "exp@step:5", "--why", "x")):
+        assert "was dropped" in world.ckpt(*command, status=20).err
+
+
+def test_a_store_that_is_not_mounted_is_not_taken_for_an_empty_one(shared: tuple[Training, Path]):
+    training, store = shared
+    training.save(*range(1, 8))
+    world = training.world
+    world.ckpt("push", "exp", "main")
+    training.policy(LAST_TWO)
+    world.git("push", "-q", "origin", "main")
+    store.rename(store.with_name("elsewhere"))
+
+    done = world.ckpt("gc", "--yes-delete", "4", status=30)
+
+    assert "may not be mounted" in done.err
+    assert not store.exists()
+    assert "condemned" not in world.ckpt("log", "exp").out
+    store.mkdir()
+    assert world.ckpt("policy", "apply", status=30).status == 30
+    assert not list(store.iterdir())
+
+
+def test_a_policy_is_accepted_once_also_where_nothing_goes(training: Training):
+    training.save(*range(1, 8))
+    training.policy(LAST_TWO)
+    training.collect()
+    training.policy("  keep:\n    - keep_last: 7\n")
+    assert training.world.ckpt("gc", status=50).status == 50
+
+    training.world.ckpt("gc", "--accept-policy")
+
+    assert training.world.ckpt("gc").status == 0
