@@ -24,8 +24,8 @@ from ckptvcs.porcelain import capture, commit, import_look, incoming
 from ckptvcs.porcelain.claim import claim_branch, release_branch
 from ckptvcs.porcelain.describe import Options
 from ckptvcs.porcelain.gathering import gather
+from ckptvcs.porcelain.import_kept import Would, as_it_is, would_keep
 from ckptvcs.porcelain.import_line import BranchPlan, Item, plan_branch
-from ckptvcs.porcelain.retained import Would, as_it_is, would_keep
 from ckptvcs.porcelain.target import find_target
 from ckptvcs.progress import Progress, silent
 
