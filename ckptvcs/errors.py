@@ -9,7 +9,7 @@ CkptvcsError              1   base; raised itself never
 |- IntegrityError        20   bytes are not what their name says  MissingObject, WrongDigest, BadManifest, BadEntry
 |- StorageError          30   a tier is full or does not answer   TierFull, TierReadOnly
 |- FormatError           40   we cannot read or represent this    UnsupportedValue, NewerVersion, HostileInput
-|- Refused               50   possible, but it would lose         WouldOverwrite, Protected, Unsaved
+|- Refused               50   possible, but it would lose         WouldOverwrite, Protected, Unsaved, NeedsPerson
 `- Bug                   70   an invariant of ours broke
 
 An error carries its facts as attributes, so that a caller need not parse its text. Messages are in git's manner:
@@ -168,6 +168,10 @@ class Unsaved(Refused):
 
 class Protected(Refused):
     """A golden mark is immutable."""
+
+
+class NeedsPerson(Refused):
+    """Something is out of the ordinary, and a person has to look at it before bytes go."""
 
 
 class Bug(CkptvcsError):

@@ -50,7 +50,11 @@ VERBS: Final[dict[str, dict[str, str]]] = {
         "audit": "See who did what, prove that nobody changed it, and say who may write.",
     },
     "Upkeep": {
-        "policy": "Show the policy, and calibrate it by past training.",
+        "policy": "Show and check the policy, plan by it, carry it out, and calibrate it by past training.",
+        "why": "Say what keeps a checkpoint, or why it is dropped.",
+        "gc": "Collect garbage: condemn what no policy keeps, and sweep what was condemned before and is still unneeded.",
+        "alerts": "Tell what somebody has to know: growth, a place that fills, work that could be lost, proofs that are too old.",
+        "ci": "Carry the policy out by itself: every night, and a check on pull requests.",
         "hooks": "Install and remove git hooks.",
         "doctor": "Say what is wrong here, and what mends it.",
         "completion": "Print the script that completes ckpt in a shell.",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ckptvcs.cli import policy_check, policy_plan
 from ckptvcs.cli.options import json_option, open_repo, track_option
 
 if TYPE_CHECKING:
@@ -15,7 +16,13 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """Show the policy, and calibrate it by past training."""
+    """Show and check the policy, plan by it, carry it out, and calibrate it by past training."""
+
+
+command.add_command(policy_check.check)
+command.add_command(policy_plan.plan)
+command.add_command(policy_plan.apply)
+command.add_command(policy_plan.simulate)
 
 
 @command.command()

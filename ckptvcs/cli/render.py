@@ -102,7 +102,8 @@ def checkpoint_json(checkpoint: Checkpoint, names: Iterable[str] = ()) -> dict[s
         "late_metrics": checkpoint.late,
         "params": manifest.params,
         "reason": manifest.reason,
-        "grade": manifest.grade,
+        "grade": checkpoint.grade,
+        "dropped": checkpoint.dropped,
         "bytes": manifest.nbytes,
         "parents": list(manifest.parents),
     }

@@ -11,6 +11,7 @@ from ckptvcs.cli.options import json_option, open_repo, revision_argument, track
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from ckptvcs.domain.checkpoint import Checkpoint
     from ckptvcs.domain.events import Noted
     from ckptvcs.domain.holds import Hold
     from ckptvcs.domain.manifest import Manifest
@@ -83,7 +84,8 @@ def _say(shown: Shown) -> None:
         "held": "; ".join(_held(hold) for hold in shown.holds),
         "params": render.listed(manifest.params),
         "reason": render.text(manifest.reason),
-        "resumable": manifest.grade,
+        "resumable": checkpoint.grade,
+        "dropped": _dropped(checkpoint),
         "size": render.size(manifest.nbytes) + here,
         "parents": ", ".join(parent[:10] for parent in manifest.parents),
         **_provenance(manifest),
@@ -97,6 +99,16 @@ def _say(shown: Shown) -> None:
         render.answer(f"  {component.name:<14} {component.role:<10} {render.size(component.nbytes):>9}  {count}")
     for name, file in shown.tables.items():
         _say_tensors(name, file)
+
+
+def _dropped(checkpoint: Checkpoint) -> str:
+    from ckptvcs.cli import render
+
+    dropped = checkpoint.dropped
+    if dropped is None:
+        return ""
+    what = "gone" if dropped.gone >= dropped.components else "condemned"
+    return f"{', '.join(sorted(dropped.components))}: {what} since {render.stamp(dropped.time)} ({render.text(dropped.why)})"
 
 
 def _held(hold: Hold) -> str:

@@ -55,7 +55,7 @@ def _say(status: Status) -> None:
     for track in status.tracks:
         manifest = track.checkpoint.manifest
         step = f" step {manifest.step}" if manifest.step is not None else ""
-        render.answer(f"Track {track.track}: checkpoint {track.checkpoint.id[:10]}{step}, {manifest.grade}")
+        render.answer(f"Track {track.track}: checkpoint {track.checkpoint.id[:10]}{step}, {track.checkpoint.grade}")
         render.answer(f"  {_workspace(track)}")
         for path in track.changed[:10] if track.presence == "changed" else ():
             render.answer(f"    {render.text(path)}")

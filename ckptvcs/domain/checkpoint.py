@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final, NewType
 from ckptvcs.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from datetime import datetime
 
     from ckptvcs.domain.events import Noted
-    from ckptvcs.domain.manifest import Manifest
+    from ckptvcs.domain.fates import Dropped
+    from ckptvcs.domain.manifest import FileEntry, Manifest
 
 CheckpointId = NewType("CheckpointId", str)
 """The BLAKE3 digest of the manifest."""
@@ -40,11 +41,50 @@ class Checkpoint:
     """When it was saved: the time of the author of the commit, which is that of the file where it was imported."""
     late: Mapping[str, Noted] = field(default_factory=dict)
     """What was noted of it later, by metric, where the ledger was looked into; its id does not depend on it."""
+    dropped: Dropped | None = None
+    """What of it is condemned or gone, where the ledger was looked into."""
 
     @property
     def metrics(self) -> dict[str, int | float | str]:
         """Its metrics: those of the manifest, and the late ones, which override them."""
         return {**self.manifest.metrics, **{name: noted.value for name, noted in self.late.items()}}
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether nothing of it is kept."""
+        names = {component.name for component in self.manifest.components}
+        return self.dropped is not None and names <= self.dropped.components
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing of it is there any more."""
+        names = {component.name for component in self.manifest.components}
+        return self.dropped is not None and names <= self.dropped.gone
+
+    @property
+    def grade(self) -> str:
+        """How training goes on from it: that of the manifest, or less where components are gone."""
+        if self.dropped is None or not self.dropped.gone:
+            return self.manifest.grade
+        return "dropped" if self.is_gone else "weights-only"
+
+    def kept_files(self) -> tuple[FileEntry, ...]:
+        """The files of its artifact that are kept."""
+        if self.dropped is None:
+            return self.manifest.all_files()
+        if self.is_dropped:
+            return ()
+        return self._files_without(self.dropped.components)
+
+    def left_files(self) -> tuple[FileEntry, ...]:
+        """The files of its artifact that are not gone for good, whether or not they are kept."""
+        if self.dropped is None:
+            return self.manifest.all_files()
+        return () if self.is_gone else self._files_without(self.dropped.gone)
+
+    def _files_without(self, components: Collection[str]) -> tuple[FileEntry, ...]:
+        some = (c for c in self.manifest.components if c.name not in components)
+        return (*(file for component in some for file in component.files), *self.manifest.files)
 
 
 def check_track(name: str) -> str:

@@ -30,7 +30,7 @@ class KeepBest:
     mode: Literal["min", "max"] | None = field(
         default=None, metadata=described("whether less or more of it is better, where its name does not tell")
     )
-    n: int = field(default=1, metadata=described("how many"))
+    n: int = field(default=1, metadata=described("how many of them"))
 
     def __post_init__(self) -> None:
         """Check what types cannot say.
@@ -54,18 +54,23 @@ class Keep:
     __pydantic_config__: ClassVar[Any] = STRICT
 
     branches: tuple[str, ...] = field(
-        default=("*",), metadata=described("patterns of branches, such as `main` or `exp/*`; a `*` stands for any text")
+        default=("*",),
+        metadata=described(
+            "patterns of the branches that these rules are about, such as `main` or `exp/*`; a `*` stands for any text"
+        ),
     )
-    tracks: tuple[str, ...] = field(default=("*",), metadata=described("patterns of tracks"))
-    keep_last: int | None = field(default=None, metadata=described("the newest so many"))
-    keep_best: KeepBest | None = field(default=None, metadata=described("those whose metric is best"))
+    tracks: tuple[str, ...] = field(default=("*",), metadata=described("patterns of the tracks that they are about"))
+    keep_last: int | None = field(default=None, metadata=described("so many of the newest of each line"))
+    keep_best: KeepBest | None = field(default=None, metadata=described("the best of each line by a metric"))
     keep_every_n_steps: int | None = field(default=None, metadata=described("those at multiples of so many steps"))
     keep_every: str | None = field(
-        default=None, metadata=described("the first of each such span of time, such as `1h`, `1d` or `1w`, in UTC")
+        default=None,
+        metadata=described("the first of each line in each such span of time, such as `1h`, `1d` or `1w`, in UTC"),
     )
     keep_within: str | None = field(default=None, metadata=described("those that are younger than that"))
     components: tuple[str, ...] = field(
-        default=(), metadata=described("keep these components alone, by name or role; all of them, if none is named")
+        default=(),
+        metadata=described("these rules keep these components alone, by name or role; all of them, if none is named"),
     )
     ttl: str | None = field(
         default=None, metadata=described("these rules keep nothing that is older than that; others may")
@@ -88,11 +93,11 @@ class Keep:
         check_positive("keep_last", self.keep_last)
         check_positive("keep_every_n_steps", self.keep_every_n_steps)
         for key in ("keep_every", "keep_within", "ttl"):
-            _check_span(key, getattr(self, key))
+            check_span(key, getattr(self, key))
         for key in ("branches", "tracks"):
             if not all(getattr(self, key)) or not getattr(self, key):
                 raise BadValue(key, "a pattern cannot be empty; '*' means all")
-        _check_size("max_bytes", self.max_bytes)
+        check_size("max_bytes", self.max_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +124,7 @@ class TierLimits:
             BadValue: a value cannot be used.
         """
         for key in ("hot", "warm"):
-            _check_size(key, getattr(self, key))
+            check_size(key, getattr(self, key))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,10 +134,10 @@ class Retain:
     __pydantic_config__: ClassVar[Any] = STRICT
 
     keep: tuple[Keep, ...] = field(
-        metadata=described("rules, each for some branches and tracks; what one keeps is kept")
+        metadata=described("sets of rules, each for some branches and tracks; what one rule of one set keeps is kept")
     )
     keep_marked: Literal[True] = field(
-        default=True, metadata=described("marks keep what they name, always; it cannot be turned off")
+        default=True, metadata=described("marks keep what they name; it is there to be read, and cannot be turned off")
     )
     grace: str = field(
         default="7d",
@@ -145,7 +150,15 @@ class Retain:
         metadata=described("how long what was swept from a remote can still be brought back; `0d`: not at all"),
     )
     max_bytes: TierLimits = field(
-        default_factory=TierLimits, metadata=described("how many bytes a tier may hold of what rules keep")
+        default_factory=TierLimits,
+        metadata=described("how many bytes a tier may hold of what rules keep; the oldest go first, the floor never"),
+    )
+    shared_with: tuple[str, ...] | None = field(
+        default=None,
+        metadata=described(
+            "other repositories that use the same cache or remotes, by path or git URL: what they need stays. Those that push "
+            "to a remote are known there; for a cache outside of `.dvc` this has to be said, `[]` if there is none"
+        ),
     )
     eval_deadline: str | None = field(
         default=None,
@@ -163,9 +176,9 @@ class Retain:
         if not self.keep:
             raise BadValue("keep", "there is no rule; leave 'retain' out to keep everything")
         for key in ("grace", "eval_deadline"):
-            _check_span(key, getattr(self, key))
+            check_span(key, getattr(self, key))
         if self.trash != "0d":
-            _check_span("trash", self.trash)
+            check_span("trash", self.trash)
 
 
 _SIZE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,6})?) ?([kMGTP]i?)?B\Z")
@@ -182,7 +195,8 @@ def size(text: str) -> int | None:
     return int(float(found[1]) * base ** _FACTORS[unit.removesuffix("i")])
 
 
-def _check_size(key: str, text: str | None) -> None:
+def check_size(key: str, text: str | None) -> None:
+    """Raise `BadValue` unless a text is a size, if there is one."""
     if text is not None and size(text) is None:
         raise BadValue(key, f"'{text}' is no size: write 500MB, 200GB or 1.5TiB")
 
@@ -194,7 +208,8 @@ def seconds(text: str) -> float:
     return found.total_seconds()
 
 
-def _check_span(key: str, text: str | None) -> None:
+def check_span(key: str, text: str | None) -> None:
+    """Raise `BadValue` unless a text is a span of time, if there is one."""
     if text is None:
         return
     try:

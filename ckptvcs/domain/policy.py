@@ -7,6 +7,7 @@ import signal
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
 
+from ckptvcs.domain.alerting import Alerts  # noqa: TC001 - pydantic looks types up when it runs
 from ckptvcs.domain.checkpoint import DEFAULT_TRACK, check_track
 from ckptvcs.domain.keeping import Retain  # noqa: TC001 - pydantic looks types up when it runs
 from ckptvcs.domain.policy_values import (
@@ -325,6 +326,7 @@ class Config:
     retain: Retain | None = field(
         default=None, metadata=described("what is kept, and how long the rest waits; without it everything is kept")
     )
+    alerts: Alerts | None = field(default=None, metadata=described("what `ckpt alerts` tells of; without it nothing"))
 
     def __post_init__(self) -> None:
         """Check what types cannot say.

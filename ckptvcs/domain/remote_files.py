@@ -69,6 +69,16 @@ class Marks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     format: str = "ckptvcs-marks/1"
 
 
+class Neighbour(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A repository that uses a store: a collector has to ask it what it needs."""
+
+    repository: str
+    """The first commit of its history; empty if it has none."""
+    url: str
+    """Where git finds it."""
+    format: str = "ckptvcs-repository/1"
+
+
 class StoreRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a store was seen to do, so that not every clone has to try."""
 
@@ -85,11 +95,16 @@ class StoreRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     format: str = "ckptvcs-store/1"
 
 
-_File = TypeVar("_File", Lease, Marks, StoreRecord)
-_FORMATS: Final = {Lease: "ckptvcs-intent/1", Marks: "ckptvcs-marks/1", StoreRecord: "ckptvcs-store/1"}
+_File = TypeVar("_File", Lease, Marks, Neighbour, StoreRecord)
+_FORMATS: Final = {
+    Lease: "ckptvcs-intent/1",
+    Marks: "ckptvcs-marks/1",
+    Neighbour: "ckptvcs-repository/1",
+    StoreRecord: "ckptvcs-store/1",
+}
 
 
-def to_bytes(file: Lease | Marks | StoreRecord) -> bytes:
+def to_bytes(file: Lease | Marks | Neighbour | StoreRecord) -> bytes:
     """Canonical bytes: JSON on one line, keys sorted, without blanks, UTF-8, a newline at the end."""
     document = json.dumps(msgspec.to_builtins(file), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return document.encode("utf-8", "surrogateescape") + b"\n"
@@ -147,9 +162,13 @@ def _check_format(data: bytes, cls: type[_File], where: str) -> None:
         raise ValueError(f"it is no {expected}")
 
 
-def _check(file: Lease | Marks | StoreRecord) -> None:
+def _check(file: Lease | Marks | Neighbour | StoreRecord) -> None:
     if isinstance(file, StoreRecord):
         _require(_ID.match(file.id) is not None, "its id is none")
+        return
+    if isinstance(file, Neighbour):
+        _require(_COMMIT.match(file.repository) is not None, "its repository is no commit")
+        _require(0 < len(file.url) <= 4096 and not file.url.startswith("-"), "its address is none")
         return
     _require(is_writer(file.writer), "its writer cannot be one")
     _require(len(file.actor) <= 64, "its actor is too long")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import typing
 from typing import Any, Final, TypeVar
@@ -46,11 +47,18 @@ def parse_save(document: Any) -> Save:
 def _parse(document: Any, cls: type[T]) -> T:
     try:
         # By way of JSON, because what is strict for JSON is what is strict for YAML: dates and such become text.
-        return TypeAdapter(cls).validate_json(json.dumps(_written_out(document, cls), default=str))
+        adapter = _adapter(cls)  # type: ignore[arg-type]  # mypy takes the hash of its values for that of the class
+        found: T = adapter.validate_json(json.dumps(_written_out(document, cls), default=str))
     except (TypeError, RecursionError) as err:
         raise Malformed((), f"it holds what JSON has not: {err}") from err
     except ValidationError as err:
         raise _malformed(err) from err
+    return found
+
+
+@functools.cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)  # to make one takes longer than to use it
 
 
 def _malformed(err: ValidationError) -> Malformed:

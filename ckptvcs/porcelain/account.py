@@ -1,4 +1,4 @@
-"""What the chains of the ledger add up to: late metrics and holds. What was read is remembered, chain by chain.
+"""What the chains of the ledger add up to: late metrics, holds, what was dropped. What was read is remembered, chain by chain.
 
 A chain counts as far as it is whole, and as far as its writer may write. What is left out is told, never silently.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import timezone
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -16,7 +17,9 @@ from ckptvcs.digest import digest
 from ckptvcs.domain import events as entries
 from ckptvcs.domain import vouching
 from ckptvcs.domain.events import Flaw, Head
+from ckptvcs.domain.fates import Collected, Fates, dropped, last_collected, rescued, said_of_fates, together
 from ckptvcs.domain.holds import Holds, said_of_holds, standing
+from ckptvcs.domain.running import Running, said_of_runs, under_way
 from ckptvcs.errors import StorageError
 from ckptvcs.porcelain import signers
 from ckptvcs.porcelain.ledger import counted, iso, writer_id
@@ -30,7 +33,9 @@ if TYPE_CHECKING:
 
     from ckptvcs.domain.checkpoint import Checkpoint, CheckpointId
     from ckptvcs.domain.events import Event
+    from ckptvcs.domain.fates import Dropped
     from ckptvcs.domain.holds import Hold
+    from ckptvcs.domain.running import Started
     from ckptvcs.domain.signers import Signers
     from ckptvcs.domain.vouching import Vouched
     from ckptvcs.porcelain.repo import Repository
@@ -47,6 +52,14 @@ class Account:
     """The newest note of every metric, by checkpoint."""
     holds: Mapping[CheckpointId, tuple[Hold, ...]] = field(default_factory=dict)
     """Those that stand."""
+    dropped: Mapping[CheckpointId, Dropped] = field(default_factory=dict)
+    """What of each checkpoint is condemned or gone."""
+    rescued: Mapping[CheckpointId, str] = field(default_factory=dict)
+    """When checkpoints were rescued, as in an entry."""
+    collected: Mapping[str, Collected] = field(default_factory=dict)
+    """The last collection, by writer."""
+    running: tuple[Started, ...] = ()
+    """Training that may be under way, and that went on from a checkpoint."""
     flaws: tuple[Flaw, ...] = ()
 
     @property
@@ -59,8 +72,8 @@ class Account:
 
     def on(self, checkpoint: Checkpoint) -> Checkpoint:
         """A checkpoint with what was noted of it."""
-        late = self.late.get(checkpoint.id)
-        return replace(checkpoint, late=late) if late else checkpoint
+        late, dropped = self.late.get(checkpoint.id), self.dropped.get(checkpoint.id)
+        return replace(checkpoint, late=late or {}, dropped=dropped) if late or dropped else checkpoint
 
 
 def with_late(repo: Repository, *checkpoints: Checkpoint) -> tuple[Checkpoint, ...]:
@@ -94,9 +107,14 @@ def read(repo: Repository) -> Account:
     if count >= _WORTH_REMEMBERING:
         _remember(repo, memory)
     chains = memory.chains.values()
+    fates = together(chain.fates for chain in chains)
     return Account(
         entries.joined(chain.late for chain in chains),
         standing((chain.holds for chain in chains), iso(repo.now())),
+        dropped(fates),
+        rescued(fates),
+        {writer: chain.collected for writer, chain in memory.chains.items() if chain.collected is not None},
+        tuple(under_way((chain.running for chain in chains), repo.now().astimezone(timezone.utc))),
         (*unreadable, *(chain.flaw for chain in chains if chain.flaw is not None)),
     )
 
@@ -110,6 +128,9 @@ class _Folded(msgspec.Struct, frozen=True):
     key: PublicKey | None
     late: entries.Late
     holds: Holds
+    fates: Fates
+    running: Running
+    collected: Collected | None = None
     flaw: Flaw | None = None
     """What is wrong with the first entry that does not count; none behind it does."""
     broken: bool = False
@@ -137,6 +158,9 @@ def _fold(
         key=vouched.key,
         late=entries.noted(counts, onto=base.late if base else None),
         holds=_holds(vouched.events, counts, base.holds if base else Holds()),
+        fates=said_of_fates(counts, onto=base.fates if base else None),
+        collected=last_collected(counts, onto=base.collected if base else None),
+        running=said_of_runs(vouched.events, onto=base.running if base else None),
         flaw=flaw,
         broken=vouched.flaw is not None,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ckptvcs.errors import CkptvcsError, IntegrityError, MissingObject, NotFound, StorageError, UsageError, WrongDigest
-from ckptvcs.porcelain import fetch
+from ckptvcs.porcelain import account, fetch, gone
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.storage.files import Lock
 
@@ -31,7 +31,9 @@ def bring(repo: Repository, checkpoint: Checkpoint, tell: Callable[[int, int], N
         MissingObject, WrongDigest: it is nowhere, or damaged everywhere.
         StorageError: it may be elsewhere, and no remote answers.
     """
-    refs = [ref_of(file) for file in checkpoint.manifest.all_files()]
+    (checkpoint,) = account.with_late(repo, checkpoint)
+    gone.refuse_gone(repo, checkpoint)
+    refs = [ref_of(file) for file in checkpoint.left_files()]
     try:
         repo.objects.check(refs)
     except IntegrityError as problem:

@@ -7,6 +7,7 @@ HEAD moves, then each artifact is exchanged in one step. Killed in between, HEAD
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from ckptvcs.porcelain import account, given, obstacles
 from ckptvcs.porcelain.checkpoints import checkpoint_at, locate, pointer_at, require_checkpoint, tracks_at
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.following import locked
+from ckptvcs.porcelain.gone import left_out, refuse_gone
 from ckptvcs.porcelain.target import check_branch_name, refuse_clash
 from ckptvcs.porcelain.tracked import tracked
 from ckptvcs.progress import Progress, silent
@@ -103,6 +105,7 @@ def plan_checkout(repo: Repository, revision: str, *, new_branch: str | None = N
     head, tracks = repo.history.head(), tracks_at(repo, commit)
     found = [checkpoint_at(repo, commit, track) for track in tracks]
     checkpoints = account.with_late(repo, *(checkpoint for checkpoint in found if checkpoint is not None))
+    refuse_gone(repo, *checkpoints)
     gone = set(tracks_at(repo, head) if head else ()) - set(tracks)
     return _checked(
         repo,
@@ -137,6 +140,7 @@ def plan_restore(
     """
     (checkpoint,) = account.with_late(repo, require_checkpoint(repo, revision, track or repo.config.track))
     names = [_component_name(checkpoint, name) for name in components]
+    refuse_gone(repo, checkpoint, components=names)
     where = repo.workspace(checkpoint.manifest.track) if to is None else _outside(to)
     whole = _placement(repo, checkpoint, where)
     placements: tuple[Placement, ...] = (whole,)
@@ -179,7 +183,8 @@ def plan_follow(repo: Repository, before: CommitId | None) -> CheckoutPlan | Non
     held = _manifests(repo, before) if before else {}
     now = _manifests(repo, head)
     found = [checkpoint_at(repo, head, track) for track, blob in now.items() if held.get(track) != blob]
-    checkpoints = tuple(checkpoint for checkpoint in found if checkpoint is not None)
+    checkpoints = account.with_late(repo, *(checkpoint for checkpoint in found if checkpoint is not None))
+    refuse_gone(repo, *checkpoints)
     removals = tuple(repo.workspace(track) for track in sorted(held.keys() - now.keys()))
     if not checkpoints and not removals:
         return None
@@ -212,7 +217,7 @@ def refuse_unsaved(repo: Repository, commit: CommitId) -> None:
 
 def _placement(repo: Repository, checkpoint: Checkpoint, where: Directory | None = None) -> Placement:
     pointer_at(repo, checkpoint.commit, checkpoint.manifest.track)  # type: ignore[arg-type]
-    members = {file.path: ref_of(file) for file in checkpoint.manifest.all_files()}
+    members = {file.path: ref_of(file) for file in checkpoint.left_files()}
     return Placement(where=where or repo.workspace(checkpoint.manifest.track), members=members)
 
 
@@ -291,18 +296,21 @@ def execute(repo: Repository, plan: CheckoutPlan, progress: Progress = silent) -
         IntegrityError: an object is missing or damaged; nothing was changed.
         Unsaved: uncommitted changes stand in the way; nothing was changed.
     """
+    began = time.monotonic()
     repo.objects.check((ref for p in plan.placements for ref in p.members.values()), progress)
     with repo.dvc_lock(), locked(repo) as lock:
         if plan.move_head:
             _move_head(repo, plan, lock)
         by, told = "checkout" if plan.move_head else "restore", plan.checkpoints if plan.placements else ()
         notes = given.tell(repo, told, by=by, components=plan.components, lock=lock)
+        notes += () if plan.components else tuple(text for checkpoint in told for text in left_out(checkpoint))
         for placement in plan.placements:
             workspace.materialise(
                 placement.where, placement.members, source=repo.objects, placing=repo.placing, progress=progress
             )
         for where in plan.removals:
             workspace.remove(where)
+        notes += given.took(repo, told, by=by, seconds=time.monotonic() - began, lock=lock)
     return notes
 
 

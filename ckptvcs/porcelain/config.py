@@ -100,6 +100,35 @@ def read_config(root: Path, cache: Path) -> Config:
     return _remembered(data, cache) or _parse(data, path, cache)
 
 
+def read_file(path: Path) -> Config:
+    """Read a file that is written as `ckpt.yaml` is, wherever it lies.
+
+    Raises:
+        BadConfig: a key or value is wrong, or it cannot be read; the error names its line.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except OSError as err:
+        raise BadConfig(f"cannot read '{path}'", why=str(err.strerror).lower()) from err
+    if len(data) > _MAX_BYTES:
+        raise BadConfig(f"cannot read '{path}'", why=f"at most {_MAX_BYTES} bytes of it are read")
+    return config_of(data, path)
+
+
+def config_of(data: bytes, where: Path) -> Config:
+    """What the bytes of a `ckpt.yaml` mean.
+
+    Args:
+        data: its bytes.
+        where: what an error calls it.
+
+    Raises:
+        BadConfig: a key or value is wrong; the error names its line.
+    """
+    return _parse(data, where, None)
+
+
 def write_value(root: Path, keys: Sequence[str], value: Any) -> None:
     """Change one value of `ckpt.yaml`; the rest of it, and its comments, stay. There need not be such a file.
 
@@ -181,7 +210,7 @@ class _Known(msgspec.Struct):
     config: Config
 
 
-def _parse(data: bytes, path: Path, cache: Path) -> Config:
+def _parse(data: bytes, path: Path, cache: Path | None) -> Config:
     from ckptvcs.domain.schema import Malformed, parse
     from ckptvcs.storage.plain_yaml import plain_yaml
 
@@ -204,7 +233,7 @@ def _parse(data: bytes, path: Path, cache: Path) -> Config:
         problem = getattr(err.__cause__, "problem", None) or str(err)
         raise BadConfig(f"cannot read '{path}'{line}", why=problem, next_step="mend the file by hand") from err
     with suppress(OSError):  # it is a hint; a repository that we may only read has none
-        if cache.parent.is_dir():
+        if cache is not None and cache.parent.is_dir():
             cache.write_bytes(msgspec.json.encode(_Known(digest=digest(data), by=VERSION, config=config)))
     return config
 

@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, cast
@@ -124,6 +125,7 @@ def execute(repo: Repository, plan: ExportPlan) -> tuple[str, ...]:
     write = {"pt": _write_pt, "lightning": _write_lightning, "safetensors": _write_safetensors, "hf": _write_hf}[
         plan.format
     ]
+    began = time.monotonic()
     notes = given.tell(repo, [plan.checkpoint], by="export", components=plan.components)
     tmp = plan.destination.with_name(f"{files.PREFIX}{secrets.token_hex(6)}-{plan.destination.name}")
     try:
@@ -141,7 +143,7 @@ def execute(repo: Repository, plan: ExportPlan) -> tuple[str, ...]:
             shutil.rmtree(tmp, ignore_errors=True)
         else:
             tmp.unlink(missing_ok=True)
-    return notes
+    return notes + given.took(repo, [plan.checkpoint], by="export", seconds=time.monotonic() - began)
 
 
 # ----------------------------------------------------------------------------------------------------------- with torch

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from ckptvcs.domain import events
 from ckptvcs.errors import IntegrityError, NotFound, Refused, StorageError
 from ckptvcs.paths import printable
-from ckptvcs.porcelain import checkout, obstacles
+from ckptvcs.porcelain import account, checkout, obstacles
 from ckptvcs.porcelain.checkpoints import checkpoint_at, locate, require_checkpoint, tracks_at
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.following import locked
+from ckptvcs.porcelain.gone import refuse_gone
 from ckptvcs.porcelain.ledger import growth_flaw
 from ckptvcs.porcelain.push import ORIGIN, directory_of
 from ckptvcs.porcelain.remotes import known, open_remote
@@ -169,7 +170,8 @@ def plan_objects(
     commit = locate(repo, revision, track or repo.config.track)
     tracks = [track] if track else tracks_at(repo, commit)
     found = [require_checkpoint(repo, revision, t) if track else checkpoint_at(repo, commit, t) for t in tracks]
-    checkpoints = tuple(checkpoint for checkpoint in found if checkpoint is not None)
+    checkpoints = account.with_late(repo, *(checkpoint for checkpoint in found if checkpoint is not None))
+    refuse_gone(repo, *checkpoints, components=components)
     wanted = {ref.name: ref for checkpoint in checkpoints for ref in _members(checkpoint, components)}
     return ObjectsPlan(
         checkpoints=checkpoints,
@@ -180,7 +182,7 @@ def plan_objects(
 def _members(checkpoint: Checkpoint, components: Sequence[str]) -> list[ObjectRef]:
     manifest = checkpoint.manifest
     if not components:
-        return [ref_of(file) for file in manifest.all_files()]
+        return [ref_of(file) for file in checkpoint.left_files()]
     entries = [manifest.component(name) for name in components]
     for name, entry in zip(components, entries, strict=True):
         if entry is None:

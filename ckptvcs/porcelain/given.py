@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ckptvcs.domain import recorded
 from ckptvcs.errors import CkptvcsError
 from ckptvcs.porcelain import ledger
 
@@ -50,4 +51,32 @@ def tell(
         if audit.restores == "require":
             raise
         return (f"the ledger does not know of this {by}: {err.what}: {err.why}",)
+    return ()
+
+
+def took(
+    repo: Repository, checkpoints: Sequence[Checkpoint], *, by: str, seconds: float, lock: Lock | None = None
+) -> tuple[str, ...]:
+    """Tell the ledger how long it took until checkpoints were given out, where ckpt.yaml wants to be told if it is too long.
+
+    Args:
+        repo: the repository.
+        checkpoints: which.
+        by: the verb.
+        seconds: from when it began to read until all of it was there.
+        lock: the lock of the repository, if it is held.
+
+    Returns:
+        What the user should know: that it could not be told.
+    """
+    wanted = repo.config.alerts
+    if not checkpoints or repo.config.audit.restores == "off" or wanted is None or wanted.restore_within is None:
+        return ()
+    facts = [
+        {"checkpoint": c.id, "by": by, "seconds": round(seconds, 3), "bytes": c.manifest.nbytes} for c in checkpoints
+    ]
+    try:
+        ledger.append_all(repo, [(recorded.RESTORED, fact) for fact in facts], lock=lock)
+    except CkptvcsError as err:
+        return (f"the ledger does not know how long this {by} took: {err.what}: {err.why}",)
     return ()

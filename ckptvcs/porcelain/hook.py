@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from ckptvcs.errors import Refused, UsageError
 from ckptvcs.paths import printable
-from ckptvcs.porcelain import checkout
+from ckptvcs.porcelain import account, checkout
 from ckptvcs.porcelain.checkpoints import made_by, tracks_at
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.push import ORIGIN, directory_of
@@ -195,7 +195,7 @@ def _known(repo: Repository, pushed: Sequence[Pushed], url: str) -> list[str]:
 def _new(repo: Repository, tips: Sequence[CommitId], *, known: Sequence[str]) -> list[Checkpoint]:
     commits = list(ancestry.between(repo.history, tips, [CommitId(oid) for oid in known]))
     tracks = sorted({track for tip in tips for track in tracks_at(repo, tip)}) if commits else []
-    return [checkpoint for track in tracks for checkpoint in made_by(repo, iter(commits), track)]
+    return list(account.with_late(repo, *(c for track in tracks for c in made_by(repo, iter(commits), track))))
 
 
 def _incomplete(repo: Repository, checkpoints: Iterable[Checkpoint], remote: Remote) -> list[Incomplete]:
@@ -210,8 +210,8 @@ def _incomplete(repo: Repository, checkpoints: Iterable[Checkpoint], remote: Rem
 
 
 def _objects(repo: Repository, checkpoint: Checkpoint) -> list[ObjectRef]:
-    files = {ref.name: ref for file in checkpoint.manifest.all_files() for ref in [ref_of(file)]}
-    return [*files.values(), directory_of(repo, checkpoint)[0]]
+    files = {ref.name: ref for file in checkpoint.kept_files() for ref in [ref_of(file)]}
+    return [] if checkpoint.is_dropped else [*files.values(), directory_of(repo, checkpoint)[0]]
 
 
 def _leads_to_any(repo: Repository, tip: CommitId, found: Iterable[Incomplete]) -> bool:

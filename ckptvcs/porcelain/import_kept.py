@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ckptvcs.domain import provenance, retention
 from ckptvcs.domain.checkpoint import CheckpointId
+from ckptvcs.domain.reasons import Line, Member, View
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,7 +55,7 @@ def would_keep(
     if retain is None:
         return None
     members = {
-        CheckpointId(one.key): retention.Member(
+        CheckpointId(one.key): Member(
             id=CheckpointId(one.key),
             time=one.date.timestamp(),
             step=one.step,
@@ -65,13 +66,13 @@ def would_keep(
         for line in lines.values()
         for one in line
     }
-    view = retention.View(
+    view = View(
         members=members,
         lines=[
-            retention.Line(branch=branch, track=track, members=tuple(CheckpointId(one.key) for one in reversed(line)))
+            Line(branch=branch, track=track, members=tuple(CheckpointId(one.key) for one in reversed(line)))
             for branch, line in lines.items()
         ],
-        pins={},
+        objects=lambda *_: (),  # how many bytes they share is known when they are there
     )
     decided = retention.decide(view, retain, now=now.timestamp())
-    return {key: tuple(reason.text for reason in reasons) for key, reasons in decided.items()}
+    return {key: tuple(reason.text for reason in one.reasons) for key, one in decided.items()}

@@ -15,7 +15,7 @@ import msgspec
 
 from ckptvcs.domain import remote_files
 from ckptvcs.domain.events import is_writer
-from ckptvcs.domain.remote_files import GRACE_S, MAX_BYTES, Marks
+from ckptvcs.domain.remote_files import MAX_BYTES, Marks
 from ckptvcs.errors import Conflict, FormatError, StorageError
 from ckptvcs.paths import printable
 from ckptvcs.porcelain import ledger
@@ -175,8 +175,8 @@ class Condemned:
 
     def as_error(self, remote: str) -> Conflict:
         """The error of a push that needs them."""
-        grace = f"{GRACE_S / 3600:.0f} h"
-        until = _utc(self.time_s + GRACE_S) if self.time_s is not None else f"{grace} later"
+        grace = f"{remote_files.GRACE_S / 3600:.0f} h"
+        until = _utc(self.time_s + remote_files.GRACE_S) if self.time_s is not None else f"{grace} later"
         several = f"{len(self.names)} objects that it needs, such as" if len(self.names) > 1 else "it needs object"
         return Conflict(
             f"cannot push to '{remote}'",

@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping
 from copy import copy as shallow_copy
 from typing import TYPE_CHECKING, Any
 
-from ckptvcs.errors import FormatError, NotFound, Refused
+from ckptvcs.errors import FormatError, MissingObject, NotFound, Refused
 from ckptvcs.formats.artifact import PICKLE
 from ckptvcs.formats.components import EXTRA
 from ckptvcs.formats.reading import Artifact, Assembler, NeutralBuilder
 from ckptvcs.porcelain import given
 from ckptvcs.porcelain.checkpoints import pointer_at, require_checkpoint
 from ckptvcs.porcelain.describe import ref_of
+from ckptvcs.porcelain.gone import explained
 from ckptvcs.storage.history.repository import CommitId
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ckptvcs.domain.manifest import ComponentEntry, FileEntry
     from ckptvcs.formats.tree.decode import Builder
     from ckptvcs.porcelain.repo import Repository
+    from ckptvcs.storage.names import ObjectRef
 
 
 class State(Mapping[str, Any]):
@@ -184,10 +186,16 @@ class Reading:
         return entry
 
     def _read(self, entry: ComponentEntry) -> Any:
-        self._repo.objects.check(ref_of(file) for file in entry.files)
+        self._check([ref_of(file) for file in entry.files])
         if entry.encoding == "pickle":
             return self._unpickle(entry)
         return self._assembler.component(entry.name)
+
+    def _check(self, refs: list[ObjectRef]) -> None:
+        try:
+            self._repo.objects.check(refs)
+        except MissingObject as err:
+            raise explained(self._repo, self._checkpoint, err) from err
 
     def _unpickle(self, entry: ComponentEntry) -> Any:
         if not self._allow_pickle:
@@ -213,6 +221,6 @@ class Reading:
     def open(self, path: str) -> Any:
         """A private, writable map of a verified object."""
         ref = ref_of(self._file(path))
-        self._repo.objects.check([ref])
+        self._check([ref])
         with self._repo.objects.store.open(ref.name) as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if ref.nbytes else bytearray()

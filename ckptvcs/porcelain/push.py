@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ckptvcs.digest import digest
 from ckptvcs.errors import NotFound, RefMoved, UsageError
 from ckptvcs.paths import printable
-from ckptvcs.porcelain import leases, ledger, replicas, signers
+from ckptvcs.porcelain import account, leases, ledger, neighbours, replicas, signers
 from ckptvcs.porcelain.checkpoints import checkpoint_at, made_by, pointer_at, tracks_at
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.unfinished import left_behind
@@ -23,7 +23,7 @@ from ckptvcs.storage.history.transport import Git, RefUpdate
 from ckptvcs.storage.names import ObjectName, ObjectRef
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from ckptvcs.domain import remote_files
     from ckptvcs.domain.checkpoint import Checkpoint
@@ -115,7 +115,7 @@ def plan_push(
         *_checkpoints(repo, [*unsure.values(), *begun], []),
         *_checkpoints(repo, new, [CommitId(oid) for oid in theirs.values()]),
     )
-    checkpoints = tuple({checkpoint.id: checkpoint for checkpoint in found}.values())
+    checkpoints = _still_kept(repo, found, [*new, *unsure.values()])
     updates += _chain_updates(repo, theirs, to)
     needed = _needed(repo, checkpoints)
     looked = replicas.look(repo, stores, needed) if checkpoints else ()
@@ -137,6 +137,23 @@ def plan_push(
         ),
         left=left,
     )
+
+
+def _still_kept(repo: Repository, found: Iterable[Checkpoint], tips: Sequence[CommitId]) -> tuple[Checkpoint, ...]:
+    """Those that are not dropped, each once.
+
+    What is held where a ref is pushed to is needed in full, whatever became of it; also if the other side has the commit:
+    where a policy drops something, a collector may be about to take it away just now.
+    """
+    distinct = {checkpoint.id: checkpoint for checkpoint in found}
+    if not distinct and not tips:
+        return ()
+    said = account.read(repo)
+    held = {c.id: c for tip in tips for track in tracks_at(repo, tip) if (c := checkpoint_at(repo, tip, track))}
+    known = [said.on(checkpoint) for checkpoint in distinct.values() if checkpoint.id not in held]
+    drops = repo.config.retain is not None
+    needed = [c for c in held.values() if drops or c.id in distinct or said.on(c).is_dropped]
+    return (*needed, *(checkpoint for checkpoint in known if not checkpoint.is_dropped))
 
 
 def _left_out(ref: str, to: str) -> str:
@@ -280,7 +297,7 @@ def _checkpoints(repo: Repository, tips: Sequence[CommitId], known: Sequence[Com
 
 def _objects(repo: Repository, checkpoint: Checkpoint) -> Iterator[ObjectRef]:
     """Every object of a checkpoint, the list of its files last."""
-    yield from (ref_of(file) for file in checkpoint.manifest.all_files())
+    yield from (ref_of(file) for file in checkpoint.kept_files())
     yield directory_of(repo, checkpoint)[0]
 
 
@@ -320,6 +337,8 @@ def execute(repo: Repository, plan: PushPlan, *, verify: bool = False, progress:
         return ()
     claims = {copy.remote.name: _claim(repo, plan, copy) for copy in plan.copies}
     with replicas.held(repo, plan.copies, claims, tips=_tips(repo, plan), left=plan.left) as taken:
+        for lease in taken:
+            neighbours.register(repo, lease.remote, lease.side, plan.to)
         healed = replicas.bring(repo, plan.copies, plan.needed, taken, verify=verify, progress=progress)
         ledger.append_all(repo, [entry for copy in plan.copies for entry in _told(plan, copy)])
         for lease in taken:

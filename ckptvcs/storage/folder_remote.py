@@ -10,6 +10,7 @@ from ckptvcs.storage import copies
 from ckptvcs.storage.filesystems import STALE_S
 from ckptvcs.storage.ingest import NewObject
 from ckptvcs.storage.remotes import THROWAWAY, Probe, missing_there
+from ckptvcs.storage.removal import FolderRemoval
 from ckptvcs.storage.sidefiles import FolderSide
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ckptvcs.progress import Progress
     from ckptvcs.storage.names import ObjectName, ObjectRef
     from ckptvcs.storage.objects import LocalStore
+    from ckptvcs.storage.removal import Removal
     from ckptvcs.storage.sidefiles import SideFiles
     from ckptvcs.storage.verified import VerifiedStore
 
@@ -66,3 +68,6 @@ class FolderRemote:
 
     def side_files(self) -> SideFiles:
         return FolderSide(self.name, self._store.root.parents[1])
+
+    def removal(self) -> Removal:
+        return FolderRemoval(self._store)

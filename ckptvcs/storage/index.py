@@ -53,6 +53,11 @@ class LocalIndex:
                 self._connection.close()
                 self._connection = None
 
+    def discard(self) -> None:
+        """Forget everything, which costs time and nothing else."""
+        with self._mutex:
+            self._discard()
+
     # ---- objects by content
 
     def find(self, keys: Iterable[Digest]) -> dict[Digest, ObjectRef]:

@@ -20,6 +20,7 @@ from ckptvcs.storage.filesystems import Kind, timestamp
 from ckptvcs.storage.names import DIR_SUFFIX, ObjectName
 from ckptvcs.storage.objects import LocalStore, missing
 from ckptvcs.storage.patience import Patience
+from ckptvcs.storage.removal import FilesystemRemoval
 from ckptvcs.storage.sidefiles import FilesystemSide
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from ckptvcs.progress import Progress
     from ckptvcs.storage.names import ObjectRef
+    from ckptvcs.storage.removal import Removal
     from ckptvcs.storage.sidefiles import SideFiles
     from ckptvcs.storage.verified import VerifiedStore
 
@@ -109,6 +111,9 @@ class Remote(Protocol):
 
     def side_files(self) -> SideFiles:
         """The small files of our own that lie beside the objects."""
+
+    def removal(self) -> Removal:
+        """What takes objects away from it."""
 
 
 class FilesystemRemote:
@@ -367,8 +372,14 @@ class FilesystemRemote:
     # ---- beside the objects
 
     def side_files(self) -> SideFiles:
-        root = self._root.removesuffix("files/md5").rstrip("/")  # of WebDAV it has nothing before that
-        return FilesystemSide(self.name, self._fs, self._kind, root, patiently=self._patiently)
+        return FilesystemSide(self.name, self._fs, self._kind, self._home, patiently=self._patiently)
+
+    def removal(self) -> Removal:
+        return FilesystemRemoval(self._fs, self._kind, self._root, self._home, self._patiently)
+
+    @property
+    def _home(self) -> str:
+        return self._root.removesuffix("files/md5").rstrip("/")  # of WebDAV it has nothing before that
 
     # ---- many at once
 

@@ -316,7 +316,8 @@ class Saver:
                     step,
                 )
             self._began = time.monotonic()
-            self.later(lambda: self._tell("run.start"))
+            parents = list(self._parents or ())
+            self.later(lambda: self._tell("run.start", parents=parents))
 
     def _claim(self) -> None:
         claim.claim_branch(self.repo, self.branch, run=self.run, wait_s=_CLAIM_WAIT_S)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 import ckptvcs
 from ckptvcs.porcelain import ledger
 from ckptvcs.porcelain.repo import Repository
-from tests.bench import sharing, states
+from tests.bench import retention, sharing, states
 from tests.bench.ground import DvcRoute, forget, repository, shell
 from tests.bench.history import long_history
 from tests.bench.memory import peak_bytes, script
@@ -350,6 +350,7 @@ LOOKING = {
     "`ckpt tag`": "tag",
     "`ckpt show main@step:5000`": "show main@step:5000",
     "`ckpt show main@best:loss`": "show main@best:loss",
+    "`ckpt why main`": "why main",
 }
 
 
@@ -357,6 +358,7 @@ def looking(folder: Path, count: int) -> Table:
     """Verbs that only look, in a repository with a long history; each is a process of its own, started cold."""
     root = folder / "long"
     long_history(root, count)
+    (root / "ckpt.yaml").write_text(retention.POLICY)
     start_up = Candidate("start-up alone: `python -c 'import click, pygit2'`", lambda: shell(_START_UP, root))
     verbs = [Candidate(name, lambda args=args: shell(f"{CKPT} {args}", root)) for name, args in LOOKING.items()]
     for verb in verbs:
@@ -366,6 +368,23 @@ def looking(folder: Path, count: int) -> Table:
 
 
 _START_UP = f"{sys.executable} -c 'import click, pygit2'"
+
+
+def planning(folder: Path, count: int) -> tuple[Table, list[Peak]]:
+    """What a policy would do in a very long history: 30 seconds are the budget, and 1 GiB."""
+    root, plan = folder / "wide", ["policy", "plan", "-n", "1"]
+    retention.wide_history(root, count)
+    candidates = [
+        Candidate("one second", lambda: time.sleep(1)),
+        Candidate("`ckpt policy plan`", lambda: shell(f"{CKPT} {' '.join(plan)}", root)),
+    ]
+    race(candidates, scratch=folder, nbytes=0, rounds=3)
+    empty = peak_bytes(script("import ckptvcs.cli.main, pygit2, numpy"), folder)
+    peak = peak_bytes([sys.executable, "-m", "ckptvcs", *plan], root)
+    times = table(
+        f"a plan over {count:,} checkpoints of 60 objects", candidates, "one second", {candidates[1].name: 30.0}
+    )
+    return times, [Peak(name="`ckpt policy plan`", nbytes=peak, empty=empty)]
 
 
 # ------------------------------------------------------------------------------------------------------------- sharing

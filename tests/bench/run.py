@@ -32,7 +32,7 @@ BY_SIZE = (
     "verification",
 )
 
-ALL = [*BY_SIZE, "looking", "pushing", "appending", "stored", "memory"]
+ALL = [*BY_SIZE, "looking", "planning", "pushing", "appending", "stored", "memory"]
 
 ONE_SIZE = ("commit_frozen", "commit_unchanged", "throughput", "verification")
 """No budget depends on their size, or the machine has too few cores for the larger one."""
@@ -56,7 +56,7 @@ def main() -> None:
 def measured(names: list[str], sizes: str, history: int) -> Iterator[str]:
     """The tables, one after the other, told as they come."""
     for name in names:
-        scales = {"looking": [history], "stored": [], "pushing": [], "appending": []}.get(
+        scales = {"looking": [history], "planning": [10 * history], "stored": [], "pushing": [], "appending": []}.get(
             name, [int(float(size) * 1e9) for size in sizes.split(",")]
         )
         scales = scales[:1] if name in ONE_SIZE else scales
@@ -70,8 +70,13 @@ def measured(names: list[str], sizes: str, history: int) -> Iterator[str]:
             yield text
 
 
-def worded(found: Table | list[Table] | list[Peak] | list[Share], nbytes: int = 0) -> str:
+Found = Table | list[Table] | list[Peak] | list[Share]
+
+
+def worded(found: Found | tuple[Found, ...], nbytes: int = 0) -> str:
     """A result as Markdown."""
+    if isinstance(found, tuple):
+        return "\n".join(worded(one) for one in found)
     if isinstance(found, Table):
         return of_times(found)
     if isinstance(found[0], Table):
@@ -111,7 +116,8 @@ def of_memory(peaks: list[Peak], nbytes: int) -> str:
     ]
     head = ["| | peak | above an empty process | holds |", "|---|--:|--:|---|"]
     budget = "Budget: 1 GiB above the interpreter and its imports."
-    return "\n".join([f"### Peak memory, {nbytes / 1e9:.2g} GB", "", budget, "", *head, *rows, ""])
+    title = f"### Peak memory, {nbytes / 1e9:.2g} GB" if nbytes else "### Peak memory"
+    return "\n".join([title, "", budget, "", *head, *rows, ""])
 
 
 def page(parts: list[str], sizes: str) -> str:

@@ -64,6 +64,63 @@ def told(verb: str, when: str = "") -> set[str]:
     return found - {"..."} | ({key for key, _ in reference.CHECKPOINT_KEYS} if "..." in found else set())
 
 
+def told_below(verb: str) -> dict[str, set[str]]:
+    """The keys of an answer, and those of what it has lists of."""
+    found: dict[str, set[str]] = {}
+    for when, key, _ in reference.JSON[verb]:
+        place = next(iter(re.findall(r"`(.*)`", when)), "")
+        found.setdefault(place, set()).add(key)
+        if place:
+            found.setdefault("", set()).add(place)
+    return found
+
+
+def shown_below(answer: Any) -> dict[str, set[str]]:
+    """The same of an answer; a mapping with keys that are no words of ours is none."""
+    (answer,) = answer[:1] if isinstance(answer, list) else (answer,)
+    found = {"": set(answer)}
+    for key, value in answer.items():
+        inner = value[0] if isinstance(value, list) and value else value
+        if isinstance(inner, dict) and key not in ("dropped", "fate", "ranks"):
+            found[key] = set(inner)
+    return found
+
+
+def retention_of(world: World, tmp_path: Path, said: dict[str, Any]) -> dict[str, dict[str, set[str]]]:
+    """What `why`, `gc` and `policy` answer, as far as a short history makes them say it."""
+    found: dict[str, dict[str, set[str]]] = {}
+
+    def ask(verb: str, *args: str) -> Any:
+        name = f"{verb} --rescue" if "--rescue" in args else verb
+        said.setdefault(verb.split(maxsplit=1)[0], []).append((*verb.split(), *args))
+        answer = world.ckpt(*verb.split(), *args, "--json").json
+        for place, keys in shown_below(answer).items():
+            found.setdefault(name, {})[place] = keys
+        return answer
+
+    for seed, loss in ((5, "0.1"), (6, "0.2"), (7, "0.3")):
+        torch.save(training_state(seed), tmp_path / "r.pt")
+        world.ckpt("commit", "../r.pt", "--branch", "ret", "--step", str(seed), "--metric", f"val_loss={loss}")
+    policy_file = world.root / "ckpt.yaml"
+    policy_file.write_text(
+        policy_file.read_text() + "retain:\n  keep:\n    - {branches: [ret], keep_last: 3, max_bytes: 1B}\n"
+    )
+    for verb in ("gc", "policy apply"):
+        ask(verb, "-n")  # which stops: the policy is not committed
+    world.git("commit", "-qam", "A policy")
+    ask("why", "ret@step:5", "--ask")
+    ask("why", "ret@step:6")
+    ask("policy plan", "--output", "plan.json")
+    ask("policy simulate", "--every", "1h", "--for", "2d", "--size", "1GB")
+    found["policy simulate"]["lost"] = {"use", "gone_at"}  # nothing was lost
+    dropped = ask("gc", "-n")["dropped"]
+    ask("policy apply", "--yes-delete", str(len(dropped)))
+    ask("policy apply", "-n")
+    ask("gc", "-n")
+    ask("gc", "--rescue", "ret@step:6")
+    return found
+
+
 def test_every_verb_answers_in_json_with_the_keys_of_the_page(world: World, tmp_path: Path):
     torch.save(training_state(1), tmp_path / "a.pt")
     torch.save(training_state(2), tmp_path / "b.pt")
@@ -128,6 +185,12 @@ def test_every_verb_answers_in_json_with_the_keys_of_the_page(world: World, tmp_
     assert keys(ask("pull")) == told("pull")
     assert keys(ask("policy", "show")) == {field.name for field in dataclasses.fields(policy.Config)}
     assert keys(ask("policy", "calibrate")) == told("policy calibrate")
+    for name, found in retention_of(world, tmp_path, said).items():
+        assert found == told_below(name), name
+    assert keys(ask("policy", "check")) == told("policy check")
+    assert keys(ask("alerts")) == told("alerts")
+    assert keys(ask("ci", "init", "--kind", "cron", "-n")) == told("ci init")
+    assert keys(ask("ci", "init", "--list")) == told("ci init", "each of the list")
     assert keys(ask("hooks", "install")) == told("hooks install")
     assert keys(ask("hooks", "uninstall")) == told("hooks uninstall")
     assert keys(ask("doctor")) == told("doctor")

@@ -6,6 +6,7 @@ says must not be true only because our own code says it too.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -24,12 +25,12 @@ import yaml
 from blake3 import blake3
 
 from ckptvcs import errors
-from ckptvcs.domain import events, remote_files, signers
+from ckptvcs.domain import events, fates, remote_files, running, schema, signers
 from ckptvcs.domain import manifest as manifests
 from ckptvcs.domain.provenance import Code, DataEntry, Environment, Provenance
 from ckptvcs.formats import components, safetensors_file, tree_file
 from ckptvcs.formats.reading import Artifact, NeutralBuilder, build
-from ckptvcs.porcelain import describe, leases
+from ckptvcs.porcelain import describe, leases, plans, retention
 from ckptvcs.signatures import read_key
 from ckptvcs.storage import sidefiles
 from ckptvcs.storage.dvc import pointer
@@ -51,7 +52,8 @@ EXAMPLES = {
     "pointer-1": ["model.dvc", "directory", ".gitignore", "commit", "tag"],
     "cache": ["schema", "layout"],
     "ledger-1": ["first", "other", "second", "key", "commit", "signers"],
-    "remote-1": ["layout", "lease", "marks", "store"],
+    "plan-1": ["retain", "plan"],
+    "remote-1": ["layout", "lease", "marks", "repository", "store"],
 }
 
 
@@ -687,10 +689,153 @@ def test_a_remote_has_the_files_of_the_page(committed: World, tmp_path: Path):
     committed.ckpt("push")
     files = [p for p in sorted((tmp_path / "store").rglob("*")) if p.is_file()]
 
-    assert "\n".join(p.relative_to(tmp_path / "store").as_posix() for p in files) == examples("remote-1")["layout"]
+    name = blake3(os.fsencode(tmp_path / "hub.git")).hexdigest()[:16]
+    found = "\n".join(p.relative_to(tmp_path / "store").as_posix() for p in files)
+    assert found == examples("remote-1")["layout"].replace("/ID.json", f"/{name}.json")
+    url = (tmp_path / "hub.git").as_posix()
+    assert json.loads((tmp_path / f"store/.ckptvcs/repositories/{name}.json").read_bytes())["url"] == url
 
 
-SIDE_FILES = {"lease": remote_files.Lease, "marks": remote_files.Marks, "store": remote_files.StoreRecord}
+SIDE_FILES = {
+    "lease": remote_files.Lease,
+    "marks": remote_files.Marks,
+    "repository": remote_files.Neighbour,
+    "store": remote_files.StoreRecord,
+}
+
+
+def files_of_collector(home: Path) -> dict[str, list[str]]:
+    """The files in `.ckptvcs/gc` and the objects in the trash, with names of runs as RUN."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(p for p in (home / ".ckptvcs").rglob("*") if p.is_file()):
+        where = re.sub(r"\d{8}-[0-9a-f]{8}-[0-9a-f]{8}", "RUN", path.relative_to(home).as_posix())
+        where = re.sub(r"/[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?$", "/xx/yyy...", where)
+        found.setdefault(where, []).append(path.parent.name + path.name)
+    return found
+
+
+def test_a_collector_leaves_the_files_of_the_page(committed: World, tmp_path: Path):
+    page = (PAGES / "remote-1.md").read_text(encoding="utf-8")
+    committed.git("init", "-q", "--bare", "-b", "main", tmp_path / "hub.git")
+    committed.git("remote", "add", "origin", tmp_path / "hub.git")
+    committed.ckpt("remote", "add", "team", tmp_path / "store")
+    with committed.repo() as repo:
+        repo.commit({"model": {"w": torch.ones(3)}}, step=9)
+        repo.commit({"model": {"w": torch.ones(4)}}, step=10)
+    committed.ckpt("push")
+    (committed.root / "ckpt.yaml").write_text("retain:\n  keep: [{keep_last: 1}]\n  grace: 1d\n")
+    committed.git("commit", "-qam", "A policy")
+    lost = json.loads(committed.ckpt("policy", "plan", "--json").out)["freed"]
+
+    committed.ckpt("gc", "--yes-delete", "1")
+    marked = {place: files_of_collector(home) for place, home in places_of(committed, tmp_path).items()}
+    for path in tmp_path.joinpath("store").rglob("*"):
+        two_days_ago = path.stat().st_mtime - 2 * 86400
+        os.utime(path, (two_days_ago, two_days_ago))
+    committed.ckpt("gc", "--place", "team")
+    swept = files_of_collector(tmp_path / "store")
+
+    assert all(".ckptvcs/gc/marks/RUN.json" in found for found in marked.values())
+    assert len(swept[".ckptvcs/trash/RUN/xx/yyy..."]) == next(f["objects"] for f in lost if f["place"] == "team") > 0
+    for where in {*swept, *marked["team"], ".ckptvcs/gc/collector.json"}:
+        assert f"`{re.sub('[0-9a-f]{16}', 'ID', where)}`" in page, where
+    listed = json.loads(next((tmp_path / "store/.ckptvcs/gc/trash").iterdir()).read_bytes())
+    assert listed["format"] == "ckptvcs-marks/1"
+    assert listed["objects"] == sorted(swept[".ckptvcs/trash/RUN/xx/yyy..."])
+
+
+def places_of(world: World, tmp_path: Path) -> dict[str, Path]:
+    return {"hot": world.root / ".dvc/cache", "team": tmp_path / "store"}
+
+
+def test_entries_of_collections_add_up_as_the_page_says():
+    """By the rule of the page alone: of each component the newest entry counts."""
+    page = (PAGES / "ledger-1.md").read_text(encoding="utf-8")
+    a, b = "aa" * 32, "bb" * 32
+
+    def entry(n: int, op: str, writer: str = "c05e19d7a3864f2b", hour: int = 1, **facts: Any) -> events.Event:
+        document = json.loads(entry_text("first")) | {
+            "n": n,
+            "op": op,
+            "writer": writer,
+            "time": f"2026-01-02T{hour:02}:00:00.000000+00:00",
+            "prev": "" if n == 1 else "0" * 64,
+            "facts": {"run": "r", "components": ["model", "rng"], "checkpoints": [a, b], "why": "w", **facts},
+        }
+        text = json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n"
+        return events.from_bytes(text.encode(), where="the page")
+
+    one = [entry(1, "condemn"), entry(2, "sweep", hour=2, components=["rng"], checkpoints=[a])]
+    other = [entry(1, "rescue", "7f3c9a1e5b2d4860", hour=3, checkpoints=[b]), entry(2, "sweep", gone=False, hour=4)]
+    said = [fates.said_of_fates(chain) for chain in (one, other)]
+    found = fates.dropped(fates.together(said))
+
+    assert fates.dropped(fates.together(reversed(said))) == found
+    assert {i: (set(d.components), set(d.gone)) for i, d in found.items()} == {a: ({"model", "rng"}, {"rng"})}
+    assert all(f"| `{op}` |" in page for op in (fates.COLLECT, fates.CONDEMN, fates.SWEEP, fates.RESCUE))
+    assert f"{running.LONGEST.days} days at most" in page
+
+
+# ----------------------------------------------------------------------------------------------------------------- plan
+
+
+def of_json(document: Any) -> str:
+    return blake3(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def test_the_plan_has_the_digests_of_the_page():
+    at = json.loads(examples("plan-1")["plan"])["at"]
+    retain = schema.parse(yaml.safe_load(examples("plan-1")["retain"])).retain
+    page = (PAGES / "pointer-1.md").read_text(encoding="utf-8")
+    commit = next(iter(re.findall(r"Its id is `([0-9a-f]{40})`", page)))
+
+    assert retain is not None
+    assert at["policy"] == of_json(dataclasses.asdict(retain)) == retention.policy_digest(retain)
+    assert (at["refs"], at["ledger"]) == (of_json({"refs/heads/demo": commit}), of_json({}))
+
+
+def test_a_plan_is_written_as_the_page_says(committed: World, tmp_path: Path):
+    with committed.repo() as repo:
+        repo.commit({"model": {"w": torch.ones(3)}}, step=9)
+    (committed.root / "ckpt.yaml").write_text(
+        examples("plan-1")["retain"].replace("30d", "1min").replace("last: 1", "last: 2")
+    )
+    committed.git("commit", "-qam", "A policy")
+    committed.git("tag", "x")
+    committed.ckpt("note", "HEAD", "--metric", "acc=1")
+    committed.ckpt("policy", "plan", "--output", tmp_path / "plan.json")
+
+    text = (tmp_path / "plan.json").read_text()
+    document = json.loads(text)
+    refs = dict(
+        line.split()[::-1] for line in committed.git("for-each-ref", "--format=%(objectname) %(refname)").splitlines()
+    )
+    chains = {ref.rpartition("/")[2]: oid for ref, oid in refs.items() if ref.startswith("refs/ckptvcs/ledger/")}
+    assert text == json.dumps(document, sort_keys=True, indent=1) + "\n"
+    assert set(document) == set(json.loads(examples("plan-1")["plan"]))
+    assert document["at"]["refs"] == of_json({r: o for r, o in refs.items() if not r.startswith("refs/ckptvcs/")})
+    assert document["at"]["ledger"] == of_json(chains)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error"),
+    [
+        ("plan/1", "plan/2", errors.NewerVersion),
+        ("ckptvcs-plan/1", "ckptvcs-marks/1", errors.FormatError),
+        ('"evict": []', '"evict": [], "more": 1', errors.FormatError),
+        ('"evict": [],', "", errors.FormatError),
+        ('"evict": []', '"evict": {}', errors.FormatError),
+        ("2026-01-03T", "soon", errors.FormatError),
+    ],
+)
+def test_a_reader_refuses_a_plan(tmp_path: Path, old: str, new: str, error: type[Exception]):
+    (tmp_path / "good").write_text(examples("plan-1")["plan"])
+    assert old in examples("plan-1")["plan"]
+    (tmp_path / "bad").write_text(examples("plan-1")["plan"].replace(old, new))
+
+    assert plans.read(tmp_path / "good").evict == ()
+    with pytest.raises(error):
+        plans.read(tmp_path / "bad")
 
 
 @pytest.mark.parametrize("name", SIDE_FILES)

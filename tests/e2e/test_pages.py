@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+from ckptvcs.domain import policy, schema
 from tests.support.transcripts import Step, differences, matches, steps
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +30,18 @@ def test_a_page_tells_the_truth(page: Path, tmp_path: Path):
     assert not found, (
         "\n\n".join(found) + f"\n\nto accept: python -m tests.support.transcripts {page.relative_to(ROOT)}"
     )
+
+
+def policies(page: str) -> list[str]:
+    return re.findall(r"^```yaml\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("text", policies("docs/howto/retention.md"))
+def test_a_policy_of_the_page_can_be_used(text: str):
+    found = schema.parse(yaml.safe_load(text))
+
+    assert isinstance(found, policy.Config)
+    assert found.retain is not None
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,49 @@ def code(text: str) -> str:
 # --------------------------------------------------------------------------------------------------------- command line
 
 
+def _reasons(when: str) -> list[tuple[str, str, str]]:
+    return [
+        (when, "floor", "whether no policy can change it"),
+        (when, "kind", "the rule, or `newest`, `best`, `fork`, `hold`, `golden`..."),
+        (when, "text", "the same in words"),
+        (when, "components", "the components that it keeps; empty if it keeps all of them"),
+        (when, "ends", "it ends when all of one of these lists are gone"),
+    ]
+
+
+_COLLECTED: list[tuple[str, str, str]] = [
+    ("", "run", "the name of this collection"),
+    ("", "dropped", "checkpoint id -> the components that were condemned"),
+    ("", "kept_again", "ids of checkpoints that were condemned and are needed again"),
+    *(
+        (f"each of `{which}`", key, text)
+        for which in ("condemned", "waiting")
+        for key, text in (
+            ("place", "`hot`, or the name of a remote"),
+            ("objects", "how many objects"),
+            ("nbytes", "their bytes"),
+            ("grace_s", "how many seconds it waits at least from now on"),
+        )
+    ),
+    *(
+        ("each of `swept`", key, text)
+        for key, text in (
+            ("place", "`hot`, or the name of a remote"),
+            ("objects", "objects that were swept"),
+            ("nbytes", "their bytes"),
+            ("into_trash", "whether they can be brought back for some time"),
+            ("emptied", "objects that went from the trash for good"),
+            ("emptied_bytes", "their bytes"),
+            ("healed", "names of objects that came back from the trash, because they are needed"),
+        )
+    ),
+    ("each of `stops`", "kind", "why a person would have to look first, with `--dry-run`"),
+    ("each of `stops`", "what", "the same in words"),
+    ("each of `stops`", "next_step", "what a person can do"),
+    ("", "dry_run", "whether nothing was done"),
+]
+
+
 # What `--json` answers: verb -> (when, key, meaning). A test compares the keys with what the verbs say.
 JSON: dict[str, list[tuple[str, str, str]]] = {
     "init": [
@@ -373,6 +416,103 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
         ("", "dry_run", "whether nothing was done"),
     ],
     "policy show": [("", "...", "all [keys](configuration.md#keys) of the configuration")],
+    "policy check": [
+        ("", "against", "the commit that was compared with, or null"),
+        (
+            "",
+            "changes",
+            "what means something else: `section` (`retain`, `best`, `save`), `how` (`added`, `removed`, `changed`), `what`, "
+            "`before`",
+        ),
+        (
+            "",
+            "dropped",
+            "what was kept and is dropped now, newest first: `id`, `commit`, `step`, `time`, `branches`, `components`, "
+            "`because` (why it was kept)",
+        ),
+        ("", "dropped_bytes", "bytes of the objects that only that needs"),
+        ("", "kept", "what was dropped and is kept now, likewise; `because` is why it is kept"),
+        ("", "kept_bytes", "bytes of the objects that only that needs"),
+        ("", "odd", "what is odd about the policy, in words that begin with a key"),
+    ],
+    "alerts": [
+        ("", "format", "`ckptvcs-alerts/1`"),
+        ("", "repository", "the name of its folder"),
+        ("", "time", "when it was looked, in seconds since the epoch"),
+        (
+            "",
+            "alerts",
+            "`kind` (`growth`, `quota`, `save`, `restore`, `push`, `proof`, `place`), `severity` (`warning`, `critical`), "
+            "`what`, `next`, `value` and `limit` in bytes or seconds, `facts`",
+        ),
+    ],
+    "ci init": [
+        ("", "files", "`path`, relative to the root of git, and `did`: `make`, `replace` or `keep`"),
+        ("", "next", "what is left to do"),
+        ("", "dry_run", "whether nothing was done"),
+        ("each of the list", "kind", "what `--kind` takes"),
+        ("each of the list", "what", "what it is"),
+    ],
+    "why": [
+        ("", "id", "the checkpoint id"),
+        ("", "commit", "the git commit of the checkpoint"),
+        ("", "kept", "the components that are kept"),
+        ("", "dropped", "those that nothing keeps"),
+        *_reasons("each of `reasons`"),
+        ("each of `overruled`", "by", "the key of ckpt.yaml that sets a limit of bytes"),
+        ("each of `overruled`", "reason", "what would keep it without that, as in `reasons`"),
+        ("each of `removals`", "source", "a key of ckpt.yaml, or `branch NAME`, `tag NAME`, `hold ID`..."),
+        ("each of `removals`", "left", "the kinds of reasons that would be left without it"),
+        ("each of `removals`", "dropped", "whether the checkpoint would be dropped"),
+        ("each of `standings`", "branch", "a branch that it is on"),
+        ("each of `standings`", "place", "1 for the newest of the branch"),
+        ("each of `standings`", "count", "how many the branch has"),
+        ("each of `standings`", "ranks", "by metrics that are compared: 1 for the best"),
+        ("", "leases", "pushes under way that need it, with `--ask`"),
+        ("", "fate", "what was condemned or is gone, as `dropped` of [`log`](#ckpt-log); null if nothing"),
+    ],
+    "gc": [*_COLLECTED],
+    "gc --rescue": [
+        ("", "id", "the checkpoint id"),
+        ("", "components", "what was condemned, or in a trash"),
+        ("", "brought_back", "objects that came back from a trash"),
+        ("", "missing", "objects that are nowhere: 0, or nothing was rescued"),
+        ("", "dry_run", "whether nothing was done"),
+    ],
+    "policy plan": [
+        ("each of `checkpoints`", "id", "the checkpoint id"),
+        ("each of `checkpoints`", "commit", "the git commit that holds it"),
+        ("each of `checkpoints`", "track", "its track"),
+        ("each of `checkpoints`", "step", "the step, or null"),
+        ("each of `checkpoints`", "time", "when it was saved, in seconds since the epoch"),
+        ("each of `checkpoints`", "branches", "those that it is on"),
+        ("each of `checkpoints`", "kept", "whether anything of it is kept"),
+        ("each of `checkpoints`", "dropped", "the components that nothing keeps"),
+        ("each of `checkpoints`", "reasons", "why it is kept, as in [`why`](#ckpt-why)"),
+        ("each of `checkpoints`", "overruled", "what would keep it, if there were room, as in [`why`](#ckpt-why)"),
+        ("", "evicted", "checkpoints whose local copies go, which a remote has"),
+        ("each of `freed`", "place", "`hot`, or the name of a remote"),
+        ("each of `freed`", "objects", "how many objects go there"),
+        ("each of `freed`", "nbytes", "their bytes"),
+        ("each of `freed`", "total", "null"),
+        ("`at`", "refs", "a digest of all refs that the plan was made from"),
+        ("`at`", "policy", "a digest of the policy"),
+        ("`at`", "ledger", "a digest of the ends of all chains"),
+    ],
+    "policy apply": [*_COLLECTED, ("", "alerts", "what somebody has to know, as in [`alerts`](#ckpt-alerts)")],
+    "policy simulate": [
+        ("each policy", "policy", "what it is called"),
+        ("each policy", "bytes", "bytes at the end"),
+        ("each policy", "peak", "the most bytes at any time"),
+        ("each policy", "gb_months", "bytes times time: GB times months of 30 days"),
+        ("each policy", "cost", "that times `--price`; null without one"),
+        ("each policy", "kept", "checkpoints that are left, whole or in part"),
+        ("each policy", "dropped", "those of which nothing is left"),
+        ("each of `lost`", "use", "`time`, `checkpoint` and `what`: how it was used"),
+        ("each of `lost`", "gone_at", "since when it would have been gone, in seconds since the epoch"),
+        ("each of `over_time`", "time", "in seconds since the epoch; with `--every`, since training begins"),
+        ("each of `over_time`", "bytes", "what was there then"),
+    ],
     "policy calibrate": [
         ("", "source", "`ledger`, or `checkpoints` where that tells of no run"),
         ("", "saves", "how many saves there were whose cost is known"),
@@ -431,7 +571,8 @@ CHECKPOINT_KEYS = [
     ("late_metrics", "of these, those that were noted later: name -> `value`, `time`, `writer`, `n`, `message`"),
     ("params", "hyperparameters by name"),
     ("reason", "why it was saved"),
-    ("grade", "`exact`, `approximate` or `weights-only`"),
+    ("grade", "`exact`, `approximate` or `weights-only`; `dropped` if nothing of it is left"),
+    ("dropped", "what of it is condemned or gone: `components`, `gone`, `time`, `why`, `run`; null if nothing"),
     ("bytes", "size of the artifact"),
     ("parents", "checkpoint ids"),
 ]
@@ -659,6 +800,7 @@ VALUES = [
     ("ckptvcs.train.resume", "Resumed"),
     ("ckptvcs.domain.checkpoint", "Checkpoint"),
     ("ckptvcs.domain.events", "Noted"),
+    ("ckptvcs.domain.fates", "Dropped"),
     ("ckptvcs.domain.manifest", "Manifest"),
     ("ckptvcs.porcelain.load", "State"),
     ("ckptvcs.porcelain.status", "Status"),
@@ -855,6 +997,7 @@ def items(text: str) -> list[tuple[str, str]]:
 OTHER_CONFIGURATION = [
     ("git", "`user.name`, `user.email`", "who makes commits and tags"),
     ("git", "`ckptvcs.signingkey`", "the private key that entries of the ledger are signed with"),
+    ("git", "`ckptvcs.alertcommand`", "`true` lets the program of `alerts.command` run here, which comes with a clone"),
     ("git", "`core.sparseCheckout`", "`ckpt checkout` refuses a sparse checkout"),
     ("DVC", "`cache.dir`", "where objects are; see [the cache](format/cache.md)"),
     ("DVC", "`cache.shared`", "`group` makes the folders of the cache writable for the group"),
@@ -879,6 +1022,10 @@ ENVIRONMENT = [
         "`CKPT_SIGNING_KEY`",
         "the private key that entries of the ledger are signed with, instead of the clone's own; before git's "
         "`ckptvcs.signingkey`",
+    ),
+    (
+        "`CKPT_ALERT_COMMAND`",
+        "`1` lets the program of `alerts.command` run here; before git's `ckptvcs.alertcommand`",
     ),
     ("`CKPT_DEBUG`", "if it is set to anything, what should not be possible (exit status 70) is shown as a traceback"),
 ]
@@ -963,6 +1110,43 @@ save:
     mtbf_s: 28800
   when_busy: wait
   grade: exact
+retain:
+  keep:
+    - branches: [main, exp/*]
+      tracks: ["*"]
+      keep_last: 3
+      keep_best:
+        monitor: val_loss
+        mode: min
+        n: 2
+      keep_every_n_steps: 5000
+      keep_every: 1d
+      keep_within: 7d
+      components: [model]
+      ttl: 90d
+      max_bytes: 500GB
+  keep_marked: true
+  grace: 7d
+  trash: 14d
+  max_bytes:
+    hot: 200GB
+    warm: 5TB
+  shared_with: [../other]
+  eval_deadline: 2d
+alerts:
+  growth:
+    max_bytes: 500GB
+    period: 7d
+  quota:
+    places: {hot: 1TB, store: 20TB}
+    within: 14d
+    period: 7d
+  save_within: 2h
+  restore_within: 10min
+  push_within: 12h
+  proof_within: 30d
+  command: [python, ops/tell.py]
+  timeout_s: 30
 """
 
 
@@ -972,7 +1156,8 @@ def keys(cls: Any, prefix: str) -> Iterator[tuple[str, str, str, str]]:
         inner = dataclass_in(hints[field.name])
         default = default_of(field)
         words = [code(yaml_of(short)) for short, _ in field.metadata["short"]]
-        kind = " or ".join([*words, "a mapping"] if inner else type_texts(hints[field.name]))
+        many = "a list of mappings" if typing.get_origin(hints[field.name]) is tuple else "a mapping"
+        kind = " or ".join([*words, many] if inner else type_texts(hints[field.name]))
         yield code(prefix + field.name), kind, default, field.metadata["description"]
         if inner:
             named = "NAME." if typing.get_origin(hints[field.name]) is dict else ""
@@ -998,6 +1183,8 @@ def type_texts(kind: Any) -> list[str]:
         return [text for arg in typing.get_args(kind) for text in type_texts(arg)]
     if typing.get_origin(kind) is tuple:
         return ["a list of " + " or ".join(type_texts(typing.get_args(kind)[0]))]
+    if typing.get_origin(kind) is dict:
+        return ["a mapping of names to " + " or ".join(type_texts(typing.get_args(kind)[1]))]
     names = {str: "text", bool: "`true` or `false`", int: "a whole number", float: "a number", type(None): "nothing"}
     return [names[kind]]
 

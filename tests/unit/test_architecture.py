@@ -139,6 +139,7 @@ def test_every_verb_has_its_porcelain_and_its_tests():
         "tag": "refs",
         "export": "exchange",
         "import_": "importing",
+        "policy_plan": "retention",
         "restore": "checkout",
         "diff": "compare",
         "policy": "calibrate",

@@ -44,7 +44,7 @@ def run(
             start_new_session=True,
         )
     except FileNotFoundError as err:
-        raise _no_git() from err
+        raise no_git() from err
     with process:
         try:
             out, err_out = process.communicate(data)
@@ -78,7 +78,7 @@ def beginning(folder: Path, variables: Mapping[str, str], blob: str, nbytes: int
             command, cwd=folder, env=dict(variables), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
     except FileNotFoundError as err:
-        raise _no_git() from err
+        raise no_git() from err
     with process:
         assert process.stdout is not None
         head = process.stdout.read(nbytes)
@@ -86,7 +86,8 @@ def beginning(folder: Path, variables: Mapping[str, str], blob: str, nbytes: int
     return head
 
 
-def _no_git() -> StorageError:
+def no_git() -> StorageError:
+    """The error of a machine without git."""
     return StorageError("cannot run git", why="there is no such program", next_step="install git")
 
 

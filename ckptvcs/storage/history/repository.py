@@ -32,6 +32,10 @@ _STEP = re.compile(r"([~^])(\d*)")
 
 # libgit2 makes neither objects nor refs durable unless it is told to; a commit that is reported must survive a power cut.
 pygit2.settings.enable_fsync_gitdir(True)  # noqa: FBT003 - pygit2's signature
+# Of a pack, libgit2 would map a gigabyte at once, which counts as our memory once it was read.
+pygit2.settings.mwindow_size = 8 << 20
+pygit2.settings.mwindow_mapped_limit = 64 << 20
+pygit2.settings.cache_max_size(32 << 20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,7 +77,7 @@ class Git:
         """The same of a remote or an address, which git need not have a name for."""
         done = self._run("ls-remote", "--refs", "--quiet", "--", where)
         if done.returncode:
-            shown = _without_password(where)
+            shown = without_password(where)
             raise _no_answer(f"look at '{shown}'", shown, done.stderr)
         pairs = (line.split("\t", 1) for line in done.stdout.splitlines())
         return {ref: oid for oid, ref in pairs}
@@ -147,6 +147,17 @@ class Git:
             return tuple(_reasons([line]) for line in rejected)
         raise _no_answer(f"fetch from '{remote}'", remote, done.stderr)
 
+    def bring(self, remote: str, refs: Sequence[str]) -> None:
+        """Bring what refs of a remote name, and let no ref here tell of it. One that is gone there is no error.
+
+        Raises:
+            StorageError: it does not answer.
+        """
+        self._check(remote)
+        done = self._run(*_FETCH, "--no-tags", "--no-write-fetch-head", "--", remote, *refs)
+        if done.returncode and "couldn't find remote ref" not in done.stderr:
+            raise _no_answer(f"fetch from '{remote}'", remote, done.stderr)
+
     def fast_forward(self, to: CommitId) -> None:
         """Move the branch that is checked out to a commit ahead of it, with index and worktree.
 
@@ -192,7 +203,8 @@ def _words(stderr: str) -> str:
     return f" ({words})" if words else ""
 
 
-def _without_password(where: str) -> str:
+def without_password(where: str) -> str:
+    """A git URL without the password in it."""
     return re.sub(r"(?<=://)([^/@:\s]*):[^/@\s]*@", r"\1@", where)
 
 

@@ -21,6 +21,7 @@ WRITERS = [
     *("remote add", "push", "fetch", "pull"),
     *("hold", "release", "audit allow", "audit revoke"),
     *("hooks install", "hooks uninstall"),
+    *("gc", "policy apply", "ci init"),
 ]
 
 

@@ -138,7 +138,7 @@ def test_where_one_fails_in_the_middle_no_ref_moves_and_the_next_push_goes_on(
     assert oracle.git(tmp_path / "hub.git", "for-each-ref") == ""
     plan = pushed(shared)
     assert [len(copy.missing) for copy in plan.copies] == [0, len(plan.needed)]
-    assert not [p for name in ("team", "attic") for p in (tmp_path / name / ".ckptvcs").rglob("*.json")]
+    assert not [p for name in ("team", "attic") for p in (tmp_path / name / ".ckptvcs/intents").rglob("*.json")]
 
 
 def test_a_cold_one_is_no_replica(shared: World, tmp_path: Path):

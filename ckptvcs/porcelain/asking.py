@@ -1,0 +1,103 @@
+"""What others need, asked of them before anything is condemned or swept: git remotes, and neighbours in the same stores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from ckptvcs.domain.policy import FILE
+from ckptvcs.domain.schema import Malformed, parse
+from ckptvcs.errors import RefMoved, StorageError
+from ckptvcs.porcelain import fetch, neighbours
+from ckptvcs.storage.history import ancestry
+from ckptvcs.storage.history.ledger import LEDGER
+from ckptvcs.storage.history.transport import Git
+from ckptvcs.storage.plain_yaml import plain_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ckptvcs.porcelain.places import Place
+    from ckptvcs.porcelain.repo import Repository
+
+_TRIES: Final = 5
+_MAX_CONFIG: Final = 1 << 20
+
+
+@dataclass(slots=True)
+class Answers:
+    """What others said."""
+
+    refs: dict[str, str] = field(default_factory=dict)
+    """Refs of git remotes as they are there, under `REMOTE:REF`, and what they name; it is all here."""
+    needed: set[str] = field(default_factory=set)
+    """Names of objects that neighbours need."""
+    silent: list[str] = field(default_factory=list)
+    """Neighbours that did not answer, and what could not be read of them."""
+    unsaid: bool = False
+    """Whether others may use the local cache, and nobody said who."""
+    notes: list[str] = field(default_factory=list)
+
+
+def ask(repo: Repository, places: Sequence[Place], *, offline: bool) -> Answers:
+    """Ask everybody who may need something.
+
+    Args:
+        repo: the repository.
+        places: where something may go.
+        offline: ask nobody but neighbours that the policy names.
+
+    Raises:
+        StorageError: a git remote does not answer.
+    """
+    found = Answers()
+    shared = (repo.config.retain.shared_with if repo.config.retain else None) or ()
+    addresses = [neighbours.resolved(repo, one) for one in shared]
+    if not offline:
+        git = Git(repo.history, repo.around.variables)
+        for to in git.remotes():
+            found.notes += fetch.fetch(repo, to).notes
+            found.refs.update(_refs_of(repo, git, to))
+        for place in places:
+            urls, unreadable = neighbours.known(repo, place)
+            addresses += urls
+            found.silent += unreadable
+    found.unsaid = any(place.is_hot for place in places) and _is_shared(repo)
+    needed, silent = neighbours.needed(repo, addresses, places)
+    found.needed |= needed
+    found.silent += silent
+    return found
+
+
+def _is_shared(repo: Repository) -> bool:
+    """Whether others may use the cache, and nobody said who."""
+    retain = repo.config.retain
+    outside = not repo.dvc_config.cache_dir.resolve().is_relative_to((repo.root / ".dvc").resolve())
+    return outside and (retain is None or retain.shared_with is None)
+
+
+def _refs_of(repo: Repository, git: Git, to: str) -> dict[str, str]:
+    """Every ref of a git remote as it is there now; what they name is brought here."""
+    for _ in range(_TRIES):
+        there = {ref: oid for ref, oid in git.list_refs(to).items() if not ref.startswith(LEDGER)}
+        absent = {ref: oid for ref, oid in there.items() if oid not in repo.history.repo}
+        if not absent:
+            history = repo.history
+            return {f"{to}:{ref}": ancestry.commit_behind(history, oid) or oid for ref, oid in there.items()}
+        git.bring(to, sorted(absent))
+    raise RefMoved(
+        f"cannot tell what '{to}' needs", why="its refs move faster than they can be read", next_step="run it again"
+    )
+
+
+def is_committed(repo: Repository) -> bool:
+    """Whether the policy is in git as it is here."""
+    head = repo.history.head()
+    blob = repo.history.blob_id(head, repo.git_path(FILE)) if head is not None else None
+    if blob is None:
+        return False
+    try:
+        document = plain_yaml(repo.history.blob(blob, limit=_MAX_CONFIG).decode("utf-8", "replace"))
+        return parse({} if document is None else document).retain == repo.config.retain
+    except (Malformed, ValueError, StorageError):
+        return False

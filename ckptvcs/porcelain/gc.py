@@ -1,0 +1,346 @@
+"""`gc`: what no policy keeps is condemned, and what was condemned a grace ago and is still unneeded is swept.
+
+The protocol is that of `docs/explanation/garbage-collection.md`, and its steps are cited as G1 to G8. Nothing is lost by one
+run alone. Removing goes the other way than making: the ledger first, bytes last. Killed anywhere, the next run goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from ckptvcs.domain import fates, remote_files, sanity
+from ckptvcs.domain.keeping import seconds
+from ckptvcs.errors import Conflict, NeedsPerson, RefMoved, TierFull, UsageError
+from ckptvcs.porcelain import asking, ballast, ledger, lost, marks, places, retention, sweeping
+from ckptvcs.porcelain.leases import MARKS
+from ckptvcs.porcelain.survey import Survey, survey
+from ckptvcs.storage.files import Lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from ckptvcs.domain.checkpoint import CheckpointId
+    from ckptvcs.domain.keeping import Retain
+    from ckptvcs.domain.sanity import Stop
+    from ckptvcs.porcelain.asking import Answers
+    from ckptvcs.porcelain.ledger import Told
+    from ckptvcs.porcelain.places import Place
+    from ckptvcs.porcelain.repo import Repository
+    from ckptvcs.porcelain.retention import Verdict
+    from ckptvcs.porcelain.sweeping import Swept
+
+_TRIES: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the user said."""
+
+    places: Sequence[str] = ()
+    """Their names; all of them if there are none."""
+    yes_delete: int | None = None
+    """So many checkpoints may be dropped, however much that is."""
+    accept_policy: bool = False
+    """Whether a policy that has changed is right."""
+    grace_s: float | None = None
+    """How long what is condemned in the local cache waits; None for what the policy says."""
+    offline: bool = False
+    """Whether nobody else is asked: then only the local cache can be collected."""
+    now: datetime | None = None
+    """The time to decide for; None for now."""
+    planned: Mapping[CheckpointId, tuple[str, ...]] | None = None
+    """What a plan drops that a person has looked at: then it is that, or nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condemned:
+    """What was condemned in one place."""
+
+    place: str
+    objects: int
+    nbytes: int
+    grace_s: float
+    """So long it waits at least."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a collection did, or would do."""
+
+    run: str
+    dropped: Mapping[CheckpointId, tuple[str, ...]]
+    """The components of checkpoints that were condemned."""
+    kept_again: tuple[CheckpointId, ...]
+    """Those that were condemned, and that something needs again."""
+    condemned: tuple[Condemned, ...]
+    swept: tuple[Swept, ...]
+    waiting: tuple[Condemned, ...]
+    """What was condemned before, and still waits."""
+    stops: tuple[Stop, ...] = ()
+    """Why a person would have to look first."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was nothing to do."""
+        return not (self.condemned or self.dropped or self.kept_again or any(one.did for one in self.swept))
+
+
+@dataclass(slots=True)
+class _Run:
+    """One collection."""
+
+    repo: Repository
+    options: Options
+    retain: Retain
+    places: list[Place]
+    writer: str
+    actor: str
+    id: str
+    notes: list[str] = field(default_factory=list)
+
+    def marks(self, names: Sequence[str] = ()) -> remote_files.Marks:
+        """What is written beside the objects of a place."""
+        return remote_files.Marks(run=self.id, writer=self.writer, actor=self.actor, objects=tuple(names))
+
+    def grace_s(self, place: Place) -> float:
+        """How long what is condemned in a place waits at least."""
+        wanted = seconds(self.retain.grace)
+        if place.is_hot:
+            return wanted if self.options.grace_s is None else self.options.grace_s
+        return max(wanted, remote_files.GRACE_S)
+
+    @property
+    def trash_s(self) -> float | None:
+        """How long what was swept from a remote can be brought back; None if not at all."""
+        return None if self.retain.trash == "0d" else seconds(self.retain.trash)
+
+
+def collect(repo: Repository, options: Options, *, dry_run: bool = False) -> Report:
+    """Sweep what was condemned long enough ago, and condemn what nothing keeps.
+
+    Args:
+        repo: the repository.
+        options: what the user said.
+        dry_run: change nothing, but for what is fetched from git remotes.
+
+    Raises:
+        UsageError: there is no policy.
+        NeedsPerson: something is out of the ordinary; nothing was changed.
+        LockHeld: another collection is at work.
+        StorageError: a git remote or a store does not answer; what was done by then is told by the next run.
+    """
+    retain = _policy(repo, options)
+    with _alone(repo):
+        opened = places.opened(repo, (places.HOT,) if options.offline and not options.places else options.places)
+        if options.offline and any(not place.is_hot for place in opened):
+            raise UsageError(
+                "cannot collect at a remote without asking anybody",
+                why="others may need what is there",
+                next_step="leave out --offline",
+            )
+        writer, actor = ledger.this_writer(repo)
+        stamp = repo.now().strftime("%Y%m%d")
+        run = _Run(repo, options, retain, opened, writer, actor, f"{stamp}-{writer[:8]}-{secrets.token_hex(4)}")
+        with contextlib.ExitStack() as stack:
+            if not dry_run:
+                for place in opened:
+                    _enter(stack, run, place)  # G1
+            for _ in range(_TRIES - 1):
+                with contextlib.suppress(RefMoved):  # training goes on here: look again
+                    return _collect(run, dry_run=dry_run)
+            return _collect(run, dry_run=dry_run)
+
+
+def _policy(repo: Repository, options: Options) -> Retain:
+    retain = repo.config.retain
+    if retain is None:
+        raise UsageError(
+            "there is no policy",
+            why="ckpt.yaml has no section 'retain', so everything is kept",
+            next_step="see docs/howto/retention.md; 'ckpt policy plan' shows what one would do",
+        )
+    if options.grace_s is not None and options.grace_s < 0:
+        raise UsageError("a grace cannot be negative", next_step="write --grace 12h")
+    return retain
+
+
+@contextlib.contextmanager
+def _alone(repo: Repository) -> Iterator[None]:
+    repo.private.mkdir(exist_ok=True)
+    with Lock(repo.private / "gc.lock", timeout_s=0):
+        yield
+
+
+def _collect(run: _Run, *, dry_run: bool) -> Report:
+    seen = {place.name: marks.look(place) for place in run.places}  # G5: ages and leases, then the refs
+    answers = asking.ask(run.repo, run.places, offline=run.options.offline)  # G2
+    run.notes += answers.notes
+    now = run.options.now or run.repo.now()
+    verdict = retention.judge(run.repo, run.places, now=now, elsewhere=answers.refs, needed=answers.needed)
+    if run.options.planned is not None and verdict.dropped() != dict(run.options.planned):
+        raise Conflict(
+            "the plan was not carried out",
+            why="a git remote or a neighbour has changed what is needed since it was made",
+            next_step="make a new one with 'ckpt policy plan', and look at it",
+        )
+    surveys = [
+        survey(
+            place,
+            verdict,
+            seen[place.name],
+            writer=run.writer,
+            grace_s=run.grace_s(place),
+            heirs=place.is_hot or run.trash_s is not None,
+        )
+        for place in run.places
+    ]
+    dropped = _new_drops(verdict)
+    if not dry_run:
+        lost.note(run.repo, verdict.looked.lost)
+    stops = _stops(run, verdict, answers, surveys, dropped)  # G3
+    if stops and not dry_run:
+        raise needs_person(stops)
+    swept = sweeping.sweep(run.repo, run.marks(), verdict, surveys, trash_s=run.trash_s, dry_run=dry_run)
+    kept_again = _kept_again(verdict)
+    told = _told(run, verdict, surveys, dropped, kept_again)
+    if told and not dry_run:
+        ledger.append_all(run.repo, told)
+    condemned = [_condemn(run, one, dry_run=dry_run) for one in surveys if one.fresh]  # G4
+    return Report(
+        run=run.id,
+        dropped=dropped,
+        kept_again=kept_again,
+        condemned=tuple(condemned),
+        swept=tuple(swept),
+        waiting=tuple(_waiting(run, one) for one in surveys if one.waiting),
+        stops=tuple(stops),
+        notes=(*verdict.looked.account.notes, *run.notes, *(note for one in surveys for note in one.notes)),
+    )
+
+
+def _new_drops(verdict: Verdict) -> dict[CheckpointId, tuple[str, ...]]:
+    """What is dropped and was not condemned before."""
+    known = verdict.looked.account.dropped
+    found = {}
+    for identifier, components in verdict.dropped().items():
+        new = set(components) - (known[identifier].components if identifier in known else frozenset())
+        if new:
+            found[identifier] = components
+    return found
+
+
+def _kept_again(verdict: Verdict) -> tuple[CheckpointId, ...]:
+    """What is condemned, not gone, and needed again."""
+    known = verdict.looked.account.dropped
+    return tuple(
+        sorted(i for i in known.keys() & verdict.kept.keys() if (known[i].components - known[i].gone) & verdict.kept[i])
+    )
+
+
+def _stops(
+    run: _Run,
+    verdict: Verdict,
+    answers: Answers,
+    surveys: Sequence[Survey],
+    dropped: Mapping[CheckpointId, tuple[str, ...]],
+) -> list[Stop]:
+    said = verdict.looked.account
+    mine = said.collected.get(run.writer)
+    newest = max(said.collected.values(), key=lambda one: one.time, default=None)
+    facts = sanity.Facts(
+        kept=sum(1 for components in verdict.kept.values() if components),
+        dropped=len(dropped),
+        refs=len(verdict.looked.refs),
+        refs_before=mine.refs if mine is not None else None,
+        unreadable=verdict.foreign.unreadable,
+        policy=retention.policy_digest(run.retain),
+        policy_before=newest.policy if newest is not None else None,
+        policy_committed=asking.is_committed(run.repo),
+        going=[one.going for one in surveys if one.going is not None],
+        silent=answers.silent,
+        unsaid=answers.unsaid,
+    )
+    agreed = run.options.planned is not None  # a person has looked at what goes
+    return list(
+        sanity.stops(
+            facts,
+            yes_delete=len(dropped) if agreed else run.options.yes_delete,
+            accept_policy=agreed or run.options.accept_policy,
+        )
+    )
+
+
+def needs_person(stops: Sequence[Stop]) -> NeedsPerson:
+    """The error of a collection that stops."""
+    more = f" (and {len(stops) - 1} more: {', '.join(stop.what for stop in stops[1:])})" if len(stops) > 1 else ""
+    return NeedsPerson(
+        "nothing was collected: a person has to look first",
+        why=f"{stops[0].what}{more}",
+        next_step="; ".join(dict.fromkeys(stop.next_step for stop in stops)),
+        stops=[{"kind": stop.kind, "what": stop.what, "next": stop.next_step} for stop in stops],
+    )
+
+
+def _told(
+    run: _Run,
+    verdict: Verdict,
+    surveys: Sequence[Survey],
+    dropped: Mapping[CheckpointId, tuple[str, ...]],
+    kept_again: Sequence[CheckpointId],
+) -> list[Told]:
+    """What the ledger is told before anything is marked."""
+    known = verdict.looked.account.dropped
+    told: list[Told] = []
+    for identifier in kept_again:
+        components = sorted((known[identifier].components - known[identifier].gone) & verdict.kept[identifier])
+        reason = next((reason.text for reason in verdict.decided[identifier].reasons), "it is needed again")
+        told += [(fates.RESCUE, one) for one in fates.facts(run=run.id, of={identifier: components}, why=reason)]
+    told += [(fates.CONDEMN, one) for one in fates.facts(run=run.id, of=dropped, why=_why(run.retain))]
+    fresh = {one.place.name: {"objects": len(one.fresh), "bytes": one.fresh_bytes} for one in surveys if one.fresh}
+    if told or fresh:
+        facts = {"refs": len(verdict.looked.refs), "policy": retention.policy_digest(run.retain)}
+        told.insert(0, (fates.COLLECT, {"run": run.id, **facts, "condemned": fresh}))
+    return told
+
+
+def _why(retain: Retain) -> str:
+    return f"no rule of policy {retention.policy_digest(retain)[:10]} keeps it"
+
+
+def _enter(stack: contextlib.ExitStack, run: _Run, place: Place) -> None:
+    """Keep others away from a place. Where our disk is full, the ballast makes room for that."""
+    try:
+        stack.enter_context(marks.alone(place, run.marks()))
+    except TierFull:
+        if not place.is_hot:
+            raise
+        ballast.drop(run.repo)
+        stack.enter_context(marks.alone(place, run.marks()))
+
+
+def _condemn(run: _Run, found: Survey, *, dry_run: bool) -> Condemned:
+    if not dry_run:
+        marks.write(found.place, MARKS, run.marks(sorted(found.fresh)))
+        if found.place.is_hot:
+            ballast.fill(run.repo)  # when it is swept, the disk may be full
+    return Condemned(
+        place=found.place.name,
+        objects=len(found.fresh),
+        nbytes=found.fresh_bytes,
+        grace_s=run.grace_s(found.place),
+    )
+
+
+def _waiting(run: _Run, found: Survey) -> Condemned:
+    youngest = min(marked.age_s for marked in found.waiting)
+    return Condemned(
+        place=found.place.name,
+        objects=found.waiting_objects,
+        nbytes=found.waiting_bytes,
+        grace_s=max(run.grace_s(found.place) - youngest, 0.0),
+    )

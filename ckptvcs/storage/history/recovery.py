@@ -1,0 +1,93 @@
+"""What git keeps beside its refs: what is checked out in which worktree, and where refs have been."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pygit2
+
+from ckptvcs.storage.history.repository import CommitId, git_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ckptvcs.storage.history.repository import History
+
+
+def worktrees(history: History) -> list[Path]:
+    """Every folder that this repository is checked out in, its own first."""
+    found = [history.root]
+    with git_errors("list worktrees"):
+        for name in pygit2.Repository(str(history.common_dir)).list_worktrees():
+            with contextlib.suppress(pygit2.GitError, ValueError):  # a broken one has nothing checked out
+                found.append(Path(history.repo.lookup_worktree(name).path).absolute())
+    main = history.common_dir.parent
+    found += [main] if main not in found and (main / ".git").is_dir() else []
+    return list(dict.fromkeys(found))
+
+
+def heads(history: History) -> dict[str, CommitId]:
+    """What is checked out, by the folder of the worktree; empty for this one."""
+    found = {}
+    for path in worktrees(history):
+        with contextlib.suppress(pygit2.GitError, KeyError, ValueError):  # nothing is committed, or it is gone
+            repo = history.repo if path == history.root else pygit2.Repository(str(path))
+            if not repo.head_is_unborn:
+                found["" if path == history.root else str(path)] = CommitId(str(repo.head.target))
+    return found
+
+
+def tag_times(history: History) -> dict[str, float]:
+    """When annotated tags were made, in seconds since the epoch, by name; a plain one has no time."""
+    found = {}
+    for tag in history.tags():
+        with git_errors(f"read tag '{tag.name}'"):
+            target = history.repo[history.repo.references[f"refs/tags/{tag.name}"].target]
+        if isinstance(target, pygit2.Tag) and target.tagger is not None:
+            found[tag.name] = float(target.tagger.time)
+    return found
+
+
+def staged(history: History, wanted: Callable[[str], bool], *, limit: int) -> Iterator[tuple[str, bytes | None]]:
+    """Files that are staged in any worktree, by their paths, and their bytes; None for one of more than `limit` bytes.
+
+    Args:
+        history: the repository.
+        wanted: by name, which files.
+        limit: bytes.
+    """
+    for tree in worktrees(history):
+        try:
+            repo = pygit2.Repository(str(tree))
+            entries = [entry for entry in repo.index if wanted(entry.path.rpartition("/")[2])]
+        except (pygit2.GitError, OSError):  # a worktree that is gone
+            continue
+        for entry in entries:
+            blob = repo.get(entry.id)
+            if isinstance(blob, pygit2.Blob):
+                yield entry.path, blob.data if blob.size <= limit else None
+
+
+def logged(history: History) -> set[str]:
+    """Commits that reflogs name and that are still there: where branches, HEAD and the stash have been."""
+    known = {oid for path in _logs(history) for oid in _named_in(path)}
+    return {oid for oid in known if oid in history.repo}
+
+
+def _logs(history: History) -> Iterator[Path]:
+    for folder in (history.common_dir, *(history.common_dir / "worktrees").glob("*")):
+        if (folder / "logs" / "HEAD").is_file():
+            yield folder / "logs" / "HEAD"
+    refs = history.common_dir / "logs" / "refs"
+    yield from (path for path in refs.rglob("*") if path.is_file() and "ckptvcs" not in path.relative_to(refs).parts)
+
+
+def _named_in(path: Path) -> Iterator[str]:
+    """Both sides of every line: the first may have been there before the log."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        for line in file:
+            for word in line[:130].split(b" ", 2)[:2]:
+                if len(word) in (40, 64) and word.strip(b"0123456789abcdef") == b"" and word.strip(b"0"):
+                    yield word.decode("ascii")

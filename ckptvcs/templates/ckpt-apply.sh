@@ -1,0 +1,20 @@
+#!/bin/sh
+# Made by 'ckpt ci init'. Brings this clone up to date, carries the policy out, pushes the ledger, and tells alerts.
+# It ends with 0 if it is done, or there was nothing to do, or another one is at work; with 50 if a person has to look first;
+# with 1 if there are alerts; with anything else if it failed.
+set -u
+cd "$(dirname "$0")/.." && cd %%WHERE%% || exit 10
+export CKPT_NO_HOOKS=1 # nobody works here: no checkpoint has to be put into the workspace
+
+git pull --quiet --ff-only || exit
+
+status=0
+ckpt policy apply --exit-code || status=$?
+case "$status" in
+  0) ;;                  # nothing to do
+  3) git pull --quiet --ff-only && ckpt push || exit ;; # others read in the ledger what was condemned
+  11) echo "another one is at work" && exit 0 ;;
+  *) exit "$status" ;;
+esac
+
+ckpt alerts --send

@@ -1,0 +1,264 @@
+"""What is said of a checkpoint that was dropped: log shows it, checkout offers what is near, and nothing else trips over it."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+import ckptvcs
+from ckptvcs.errors import Conflict, MissingObject, NotFound
+from ckptvcs.porcelain import checkout, gc, gone, marks, places, push, rescue
+from tests.support.world import World, run
+from tests.unit.porcelain.test_retention import LAST_TWO, WEIGHTS, Training, training
+
+__all__ = ["training"]
+
+
+def swept(training: Training, policy: str = LAST_TWO) -> None:
+    training.save(*range(1, 8))
+    training.policy(policy)
+    training.collect()
+    training.collect()
+
+
+def test_log_tells_of_it_and_checkout_offers_what_is_near(training: Training):
+    swept(training)
+    world = training.world
+
+    lines = {line.split("step ")[1][0]: line for line in world.ckpt("log", "exp").out.splitlines()}
+    assert "dropped 20" in lines["5"]
+    assert "dropped" not in lines["7"]
+    entry = next(c for c in world.ckpt("log", "exp", "--json").json["checkpoints"] if c["step"] == 5)
+    assert entry["grade"] == "dropped"
+    assert set(entry["dropped"]["gone"]) == {"model", "optimizer"}
+
+    done = world.ckpt("checkout", "exp@step:5", status=20)
+    assert "was dropped" in done.err
+    assert "step 3" in done.err
+    assert "step 6" in done.err
+    assert world.ckpt("checkout", "exp@step:6").status == 0
+    assert world.ckpt("doctor").status == 0
+
+
+def test_without_its_optimizer_it_is_weights_only(training: Training):
+    swept(training, WEIGHTS)
+    world = training.world
+
+    done = world.ckpt("checkout", "exp@step:4")
+    assert "optimizer of checkpoint" in done.err
+    assert sorted(os.listdir(world.root / "checkpoints/model")) == ["model"]
+    status = world.ckpt("status").out
+    assert "weights-only" in status
+    assert "up to date" in status
+    with world.repo() as repo:
+        assert set(repo.load("exp@step:4", ["model"])["model"]) == {"frozen", "w0"}
+        with pytest.raises(MissingObject, match="has no optimizer any more"):
+            repo.load("exp@step:4")["optimizer"]
+    with pytest.raises(MissingObject, match="has no optimizer"):
+        checkout.plan_restore(training.open(), "exp@step:4", components=["optimizer"])
+
+
+def test_what_is_condemned_is_still_there(training: Training):
+    training.save(*range(1, 8))
+    training.policy(LAST_TWO)
+    training.collect()
+    world = training.world
+
+    assert "condemned 20" in world.ckpt("log", "exp").out
+    assert world.ckpt("restore", "exp@step:5", "--to", "x").status == 0
+    assert set(ckptvcs.load("exp@step:4", repo=world.root)) == {"model", "optimizer"}
+    world.git("tag", "needed", "exp~2")
+    assert len(training.collect().kept_again) == 1
+
+    assert world.ckpt("restore", "needed", "--to", "y").status == 0
+
+
+def test_a_rescue_takes_a_condemnation_back(training: Training):
+    training.save(*range(1, 8))
+    training.policy(LAST_TWO)
+    training.collect()
+    repo = training.open()
+
+    rescue.execute(repo, rescue.plan(repo, "exp@step:5"))
+    training.collect()
+
+    assert training.world.ckpt("restore", "exp@step:5", "--to", "x").status == 0
+    assert training.world.ckpt("restore", "exp@step:4", "--to", "y", status=20).status == 20
+    with pytest.raises(NotFound, match="not condemned"):
+        rescue.plan(repo, "exp")
+    with pytest.raises(MissingObject, match="cannot be rescued"):
+        rescue.execute(repo, rescue.plan(repo, "exp@step:4"))
+
+
+# -------------------------------------------------------------------------------------------------------- at a remote
+
+
+def aged(folder: Path, days: float) -> None:
+    past = time.time() - days * 86_400
+    for path in folder.rglob("*"):
+        if path.is_file():
+            os.utime(path, (path.stat().st_mtime - days * 86_400,) * 2 if path.stat().st_mtime < past else (past, past))
+
+
+@pytest.fixture
+def shared(training: Training, tmp_path: Path) -> tuple[Training, Path]:
+    world = training.world
+    run(["git", "init", "-q", "--bare", "-b", "main", str(tmp_path / "hub.git")], tmp_path)
+    world.git("remote", "add", "origin", tmp_path / "hub.git")
+    world.ckpt("remote", "add", "store", tmp_path / "store", "--default")
+    world.git("commit", "-qam", "store")
+    return training, tmp_path / "store"
+
+
+def test_what_was_dropped_is_not_pushed_and_what_a_ref_stands_at_is(shared: tuple[Training, Path]):
+    training, _ = shared
+    training.save(*range(1, 8))
+    training.policy(LAST_TWO)
+    training.collect(places=("hot",))
+
+    repo = training.open()
+    plan = push.plan_push(repo, ["exp", "main"])
+    push.execute(repo, plan)
+
+    assert {checkpoint.manifest.step for checkpoint in plan.checkpoints} == {3, 6, 7}
+    training.world.git("branch", "old", "exp~2")
+    training.world.ckpt("push", "old")
+    clone = training.world.root.parent / "clone"
+    run(["git", "clone", "-q", str(training.world.root.parent / "hub.git"), str(clone)], clone.parent)
+    assert World(clone).ckpt("pull", "origin/old").status == 0, "what a ref stands at is there"
+
+
+def test_the_trash_of_a_remote_gives_back_what_is_rescued(shared: tuple[Training, Path]):
+    training, store = shared
+    training.save(*range(1, 8))
+    training.world.ckpt("push", "exp", "main")
+    training.policy(LAST_TWO)
+    training.world.git("push", "-q", "origin", "main")
+    aged(store, 10)
+    training.collect()
+    aged(store, 3)
+    report = training.collect()
+    assert {swept.place: swept.into_trash for swept in report.swept} == {"hot": False, "store": True}
+    assert list((store / ".ckptvcs/trash").rglob("*.dir"))
+    repo = training.open()
+    with pytest.raises(MissingObject, match="was dropped"):
+        checkout.plan_restore(repo, "exp@step:5")
+
+    done = rescue.execute(repo, rescue.plan(repo, "exp@step:5"))
+
+    assert done.brought_back
+    world = training.world
+    world.ckpt("pull", "exp@step:5")
+    assert world.ckpt("restore", "exp@step:5", "--to", "x").status == 0
+    aged(store, 20)
+    report = training.collect()
+    assert report.swept[1].emptied
+    assert not list((store / ".ckptvcs/trash").rglob("*.dir"))
+    assert gone.near_by(repo, rescue.plan(repo, "exp@step:4").checkpoint)[0].manifest.step == 3
+
+
+def test_another_clone_knows_what_was_dropped(shared: tuple[Training, Path], tmp_path: Path):
+    training, store = shared
+    training.save(*range(1, 8))
+    training.world.ckpt("push", "exp", "main")
+    training.policy(LAST_TWO)
+    training.world.git("push", "-q", "origin", "main")
+    aged(store, 10)
+    training.collect()
+    aged(store, 3)
+    training.collect()
+    training.world.ckpt("push")
+    clone = World(tmp_path / "clone")
+    run(["git", "clone", "-q", str(tmp_path / "hub.git"), str(clone.root)], tmp_path)
+    clone.ckpt("fetch")
+
+    assert "dropped 20" in clone.ckpt("log", "origin/exp").out
+    done = clone.ckpt("pull", "origin/exp@step:5", status=20)
+    assert "was dropped" in done.err
+    assert clone.ckpt("pull", "origin/exp").status == 0
+    assert clone.ckpt("doctor").status == 0
+
+
+def test_what_a_push_brought_meanwhile_is_not_swept(shared: tuple[Training, Path]):
+    training, store = shared
+    training.save(*range(1, 8))
+    training.world.ckpt("push", "exp", "main")
+    training.policy(LAST_TWO)
+    training.world.git("push", "-q", "origin", "main")
+    aged(store, 10)
+    training.collect()
+    aged(store, 3)
+    training.world.git("branch", "saved", "exp~2")  # step 5, condemned
+    training.world.git("push", "-q", "origin", "saved")
+    training.world.git("branch", "-qD", "saved")
+    training.world.git("update-ref", "-d", "refs/remotes/origin/saved")
+
+    report = training.collect()
+
+    assert [one[:1] for one in report.kept_again] != []
+    repo = training.open()
+    assert gc.collect(repo, gc.Options(grace_s=0.0)).run
+    training.world.ckpt("pull", "exp~2")
+    assert training.world.ckpt("restore", "exp~2", "--to", "x").status == 0
+
+
+def clone_of(training: Training, where: Path) -> Training:
+    run(["git", "clone", "-q", str(training.world.root.parent / "hub.git"), str(where)], where.parent)
+    world = World(where)
+    for key, value in (("user.name", "Night"), ("user.email", "night@example.com")):
+        world.git("config", key, value)
+    world.git("branch", "-q", "exp", "origin/exp")
+    return Training(world)
+
+
+@pytest.mark.parametrize("trash", ["14d", "0d"])
+def test_what_a_clone_of_one_night_condemned_is_swept_by_the_next(
+    shared: tuple[Training, Path], tmp_path: Path, trash: str
+):
+    training, store = shared
+    training.save(*range(1, 8))
+    training.world.ckpt("push", "exp", "main")
+    training.policy(f"{LAST_TWO}  trash: {trash}\n")
+    training.world.git("push", "-q", "origin", "main")
+    aged(store, 20)
+    before = {path.name for path in (store / "files").rglob("*") if path.is_file()}
+    first = clone_of(training, tmp_path / "first")
+    assert first.collect().condemned
+    aged(store, 1.5)
+
+    unknown = clone_of(training, tmp_path / "unknown").collect()
+    assert unknown.swept[1].objects == 0, "its ledger was not pushed: nobody knows whose marks these are"
+    first.world.ckpt("push")
+    second = clone_of(training, tmp_path / "second")
+    second.world.ckpt("fetch")
+    assert second.collect().swept[1].objects == 0, "it is left to the first one for a day more"
+    aged(store, 3)
+    report = clone_of(training, tmp_path / "third").collect()
+
+    left = {path.name for path in (store / "files").rglob("*") if path.is_file()}
+    if trash == "0d":  # nothing would heal what a collector that stood still takes away late
+        assert left == before
+    else:
+        assert report.swept[1].objects == len(before - left) > 0
+        assert not list((store / ".ckptvcs/gc/marks").glob("*.json"))
+
+
+def test_a_collector_that_stood_still_stops_when_its_marks_are_gone(shared: tuple[Training, Path]):
+
+    training, store = shared
+    training.save(*range(1, 8))
+    training.world.ckpt("push", "exp", "main")
+    training.policy(LAST_TWO)
+    training.world.git("push", "-q", "origin", "main")
+    aged(store, 20)
+    training.collect()
+    place = places.opened(training.open(), ["store"])[0]
+    mine = marks.read(place, marks.MARKS)
+    marks.refuse_inherited(place, mine)
+    marks.forget(place, mine)
+
+    with pytest.raises(Conflict, match="any further"):
+        marks.refuse_inherited(place, mine)
