@@ -20,12 +20,12 @@ from ckptvcs.domain.manifest import OURS, SourceEntry
 from ckptvcs.domain.provenance import Code, Environment
 from ckptvcs.errors import CkptvcsError, Conflict, FormatError, LockHeld, StorageError
 from ckptvcs.paths import printable
-from ckptvcs.porcelain import capture, commit, import_look, incoming
+from ckptvcs.porcelain import capture, commit, import_look, incoming, remotes
 from ckptvcs.porcelain.claim import claim_branch, release_branch
 from ckptvcs.porcelain.describe import Options
 from ckptvcs.porcelain.gathering import gather
+from ckptvcs.porcelain.import_kept import Would, as_it_is, would_keep
 from ckptvcs.porcelain.import_line import BranchPlan, Item, plan_branch
-from ckptvcs.porcelain.retained import Would, as_it_is, would_keep
 from ckptvcs.porcelain.target import find_target
 from ckptvcs.progress import Progress, silent
 
@@ -168,7 +168,8 @@ def _with_kept(repo: Repository, branches: Sequence[BranchPlan], track: str) -> 
     lines = {
         one.branch: [*map(as_it_is, one.history), *(_as_it_would_be(item) for item in one.new)] for one in branches
     }
-    kept = would_keep(lines, repo.config.retain, track=track, now=repo.now())
+    has_warm = any(one.tier == "warm" for one in remotes.known(repo))
+    kept = would_keep(lines, repo.config.retain, track=track, has_warm=has_warm, now=repo.now())
     if kept is None:
         return list(branches)
     return [
@@ -178,8 +179,15 @@ def _with_kept(repo: Repository, branches: Sequence[BranchPlan], track: str) -> 
 
 
 def _as_it_would_be(item: Item) -> Would:
-    looked, facts = item.looked, item.facts
-    return Would(key=_key(item), date=looked.date, step=facts.step, metrics=facts.metrics, roles=looked.roles)
+    facts, looked = item.facts, item.looked
+    return Would(
+        key=_key(item),
+        date=looked.date,
+        step=facts.step,
+        metrics=facts.metrics,
+        roles=looked.roles or {"": "model"},
+        nbytes=item.nbytes,
+    )
 
 
 def _key(item: Item) -> str:

@@ -532,6 +532,14 @@ def test_it_says_what_the_policy_would_keep(repository: Repository, at: Path):
     assert all(item.kept is not None for item in plan.items)
 
 
+def test_a_limit_of_bytes_counts_what_lies_around(repository: Repository, at: Path):
+    for step in (1, 2, 3):
+        put(at / f"runs/a/step_{step}.pt", {"model": {"w": torch.full((1 << 16,), float(step))}})
+    (at / "ckpt.yaml").write_text("version: 1\nretain:\n  keep: [{keep_last: 3, max_bytes: 600kB}]\n")
+
+    assert [bool(item.kept) for item in planned(repository).items] == [False, True, True]
+
+
 def test_without_a_policy_there_is_nothing_to_say(repository: Repository, at: Path):
     put(at / "runs/a/step_1.pt", weights(1))
 

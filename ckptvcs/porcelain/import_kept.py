@@ -1,4 +1,7 @@
-"""What the policy would keep of a history that is not there yet."""
+"""What the policy would keep of a history that is not there yet.
+
+Limits of bytes are held against the sizes of the files: what several of them share is known when they are stored, not before.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ckptvcs.domain import provenance, retention
+from ckptvcs.domain import provenance, reasons, retention
 from ckptvcs.domain.checkpoint import CheckpointId
-from ckptvcs.domain.reasons import Line, Member, View
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +29,7 @@ class Would:
     step: int | None
     metrics: Mapping[str, int | float | str]
     roles: Mapping[str, str]
+    nbytes: int
 
 
 def as_it_is(checkpoint: Checkpoint) -> Would:
@@ -38,11 +41,12 @@ def as_it_is(checkpoint: Checkpoint) -> Would:
         step=manifest.step,
         metrics=checkpoint.metrics,
         roles={component.name: component.role for component in manifest.components},
+        nbytes=manifest.nbytes,
     )
 
 
 def would_keep(
-    lines: Mapping[str, Sequence[Would]], retain: Retain | None, *, track: str, now: datetime
+    lines: Mapping[str, Sequence[Would]], retain: Retain | None, *, track: str, has_warm: bool, now: datetime
 ) -> dict[str, tuple[str, ...]] | None:
     """Why each checkpoint would be kept, by its key; one without a reason would not. None: there is no policy.
 
@@ -50,12 +54,13 @@ def would_keep(
         lines: the checkpoints of each branch, oldest first.
         retain: the policy.
         track: the track.
+        has_warm: whether there is a warm remote.
         now: the time.
     """
     if retain is None:
         return None
     members = {
-        CheckpointId(one.key): Member(
+        CheckpointId(one.key): reasons.Member(
             id=CheckpointId(one.key),
             time=one.date.timestamp(),
             step=one.step,
@@ -66,13 +71,16 @@ def would_keep(
         for line in lines.values()
         for one in line
     }
-    view = View(
+    sizes = {CheckpointId(one.key): one.nbytes for line in lines.values() for one in line}
+    view = reasons.View(
         members=members,
         lines=[
-            Line(branch=branch, track=track, members=tuple(CheckpointId(one.key) for one in reversed(line)))
+            reasons.Line(branch=branch, track=track, members=tuple(CheckpointId(one.key) for one in reversed(line)))
             for branch, line in lines.items()
         ],
-        objects=lambda *_: (),  # how many bytes they share is known when they are there
+        pins={},
+        objects=lambda identifier, components: [(identifier, sizes[identifier])] if components else [],
+        has_warm=has_warm,
     )
     decided = retention.decide(view, retain, now=now.timestamp())
-    return {key: tuple(reason.text for reason in one.reasons) for key, one in decided.items()}
+    return {key: tuple(reason.text for reason in decision.reasons) for key, decision in decided.items()}
