@@ -202,7 +202,7 @@ def _stands_alone(path: Path) -> bool:
 
 def _leads_out(path: Path, folder: Path) -> bool:
     """Whether a file that is only met on the way is a link to somewhere else."""
-    return path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
+    return path.is_symlink() and path.exists() and not path.resolve().is_relative_to(folder.resolve())
 
 
 def _is_checkpoint(path: Path) -> bool:

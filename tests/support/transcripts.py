@@ -146,6 +146,7 @@ def _plain(text: str) -> str:
         (r"\b[0-9a-f]{16}\b", "RUN"),
         (r"\b(?=[0-9a-f]*\d)[0-9a-f]{7,12}\b", "ID"),
         (r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?( [+-]\d{4})?", "TIME"),
+        (r"\b(condemned|dropped|collected)\b([a-z, ]*) \d{4}-\d\d-\d\d\b", r"\1\2 DAY"),
         (r"^environment: .*$", "environment: ..."),
         (r" +$", ""),
     ):
