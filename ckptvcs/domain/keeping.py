@@ -10,26 +10,18 @@ from typing import Any, ClassVar, Final, Literal
 from ckptvcs.domain.policy_values import (
     STRICT,
     BadValue,
+    Compared,
     check_at_least,
-    check_monitor,
     check_positive,
     described,
-    direction_of,
 )
-from ckptvcs.domain.revisions import Mode  # noqa: TC001 - pydantic looks types up when it runs
 from ckptvcs.domain.when import span
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeepBest:
+class KeepBest(Compared):
     """Those whose metric is best."""
 
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    monitor: str = field(metadata=described("the metric"))
-    mode: Literal["min", "max"] | None = field(
-        default=None, metadata=described("whether less or more of it is better, where its name does not tell")
-    )
     n: int = field(default=1, metadata=described("how many of them"))
 
     def __post_init__(self) -> None:
@@ -38,13 +30,8 @@ class KeepBest:
         Raises:
             BadValue: a value cannot be used.
         """
-        check_monitor(self.monitor, self.mode)
+        super().__post_init__()
         check_at_least("n", self.n, 1)
-
-    @property
-    def direction(self) -> Mode:
-        """`mode`, else what the name of the metric tells."""
-        return direction_of(self.monitor, self.mode)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,13 +13,11 @@ from ckptvcs.domain.keeping import Retain  # noqa: TC001 - pydantic looks types 
 from ckptvcs.domain.policy_values import (
     STRICT,
     BadValue,
+    Compared,
     check_at_least,
-    check_monitor,
     check_positive,
     described,
-    direction_of,
 )
-from ckptvcs.domain.revisions import Mode  # noqa: TC001 - pydantic looks types up when it runs
 from ckptvcs.errors import CkptvcsError
 from ckptvcs.paths import check_path
 
@@ -102,15 +100,9 @@ class RemotePolicy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Improvement:
+class Improvement(Compared):
     """A save whenever a metric is better than at any save before."""
 
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    monitor: str = field(metadata=described("the metric"))
-    mode: Literal["min", "max"] | None = field(
-        default=None, metadata=described("whether less or more of it is better, where its name does not tell")
-    )
     min_delta: float = field(default=0.0, metadata=described("by how much it has to be better, more than that"))
     min_interval: int = field(default=0, metadata=described("steps between two improvements that are saved, at least"))
 
@@ -120,26 +112,15 @@ class Improvement:
         Raises:
             BadValue: a value cannot be used.
         """
-        check_monitor(self.monitor, self.mode)
+        super().__post_init__()
         check_at_least("min_delta", self.min_delta, 0)
         check_at_least("min_interval", self.min_interval, 0)
 
-    @property
-    def direction(self) -> Mode:
-        """`mode`, else what the name of the metric tells."""
-        return direction_of(self.monitor, self.mode)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Plateau:
+class Plateau(Compared):
     """One save when a metric has stopped getting better."""
 
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    monitor: str = field(metadata=described("the metric"))
-    mode: Literal["min", "max"] | None = field(
-        default=None, metadata=described("whether less or more of it is better, where its name does not tell")
-    )
     patience: int = field(
         default=10, metadata=described("so many observations of it in a row, none better than the best, are a plateau")
     )
@@ -151,14 +132,9 @@ class Plateau:
         Raises:
             BadValue: a value cannot be used.
         """
-        check_monitor(self.monitor, self.mode)
+        super().__post_init__()
         check_at_least("patience", self.patience, 1)
         check_at_least("min_delta", self.min_delta, 0)
-
-    @property
-    def direction(self) -> Mode:
-        """`mode`, else what the name of the metric tells."""
-        return direction_of(self.monitor, self.mode)
 
 
 @dataclass(frozen=True, kw_only=True)
