@@ -180,9 +180,7 @@ def _rescue(repo: Repository, revision: str, track: str | None, *, as_json: bool
     done = rescue.execute(repo, plan) if not dry_run else None
     if as_json:
         found = {"id": plan.checkpoint.id, "components": list(plan.components), "dry_run": dry_run}
-        render.answer_json(
-            {**found, "brought_back": done.brought_back if done else 0, "missing": done.missing if done else 0}
-        )
+        render.answer_json({**found, "brought_back": done.brought_back if done else 0})
         return
     verb = "would rescue" if dry_run else "rescued"
     render.answer(f"{verb} {', '.join(plan.components)} of checkpoint {plan.checkpoint.id[:10]}")

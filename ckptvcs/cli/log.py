@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ckptvcs.cli.options import json_option, open_repo, revision_argument, track_option
+from ckptvcs.cli.options import json_option, limit_of, open_repo, revision_argument, track_option
 
 if TYPE_CHECKING:
     from ckptvcs.domain.checkpoint import Checkpoint
@@ -51,7 +51,7 @@ def command(
     else:
         tips = [checkpoints.locate(repo, revision or "HEAD", track)]
     with waiting.busy("reading the history"):
-        found = log.log(repo, tips, track=track, limit=_limit(limit), graph=graph)
+        found = log.log(repo, tips, track=track, limit=limit_of(limit), graph=graph)
     for text in found.notes:
         render.note(text)
     if as_json:
@@ -63,14 +63,6 @@ def command(
         render.note(f"only the newest {len(found.entries)} are shown; 'ckpt log -n all' shows every one")
     elif not found.entries and not found.more:
         render.note("no checkpoints here yet: 'ckpt commit FILE' makes one")
-
-
-def _limit(text: str) -> int | None:
-    if text == "all":
-        return None
-    if not (text.isascii() and text.isdigit()):
-        raise click.BadParameter(f"'{text}' is neither a number nor 'all'", param_hint="-n")
-    return int(text)
 
 
 def _say(found: Log, *, graph: bool) -> None:

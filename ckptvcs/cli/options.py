@@ -65,6 +65,19 @@ def revision_argument(
     return click.argument(name, metavar="[REV]", default=default, required=False, shell_complete=complete_revision)
 
 
+def limit_of(text: str) -> int | None:
+    """How many are shown at most, as `-n` says it; None for all.
+
+    Raises:
+        click.BadParameter: it is neither a number nor `all`.
+    """
+    if text == "all":
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise click.BadParameter(f"'{text}' is neither a number nor 'all'", param_hint="-n")
+    return int(text)
+
+
 def pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
     """`K=V` options as a dict.
 

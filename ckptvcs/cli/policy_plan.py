@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ckptvcs.cli import gc as gc_command
-from ckptvcs.cli.options import dry_run_option, json_option, open_repo
+from ckptvcs.cli.options import dry_run_option, json_option, limit_of, open_repo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ def plan(
     from ckptvcs.porcelain import places as where
     from ckptvcs.porcelain import plans, retention
 
-    repo = open_repo(ctx)
+    repo, count = open_repo(ctx), limit_of(limit)
     with waiting.busy("looking what is needed"):
         found = retention.plan(repo, where.opened(repo, places))
     for text in found.notes:
@@ -66,10 +66,9 @@ def plan(
         render.answer_json(_plan_json(found))
         return
     shown = [one for one in found.judged if one.dropped or not dropped]
-    count = len(shown) if limit == "all" else int(limit) if limit.isdigit() else 50
     for one in shown[:count]:
         _say_judged(one)
-    if len(shown) > count:
+    if count is not None and len(shown) > count:
         render.note(f"only the newest {count} of {len(shown)} are shown; '-n all' shows every one")
     _say_sums(found)
     if output is not None:

@@ -70,7 +70,7 @@ def _say(found: Why) -> None:
         render.answer(f"  kept: {_reason(reason)}")
     for one in found.decision.overruled:
         render.answer(f"  not kept, because of {one.by}: {_reason(one.reason)}")
-    render_leases(found)
+    _say_leases(found)
     if checkpoint.dropped is not None:
         fate = checkpoint.dropped
         done = "gone" if fate.gone >= fate.components else "condemned"
@@ -84,8 +84,7 @@ def _say(found: Why) -> None:
             render.answer(f"  {render.text(removal.source)}: {what}")
 
 
-def render_leases(found: Why) -> None:
-    """Pushes under way."""
+def _say_leases(found: Why) -> None:
     from ckptvcs.cli import render
 
     for text in found.leases:

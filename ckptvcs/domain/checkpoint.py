@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NewType
 
 from ckptvcs.errors import UsageError
@@ -75,6 +75,13 @@ class Checkpoint:
         if self.is_dropped:
             return ()
         return self._files_without(self.dropped.components)
+
+    def as_left(self) -> Checkpoint:
+        """The same as if only what is gone had been dropped: what is condemned is needed after all."""
+        if self.dropped is None:
+            return self
+        gone = self.dropped.gone
+        return replace(self, dropped=replace(self.dropped, components=gone) if gone else None)
 
     def left_files(self) -> tuple[FileEntry, ...]:
         """The files of its artifact that are not gone for good, whether or not they are kept."""

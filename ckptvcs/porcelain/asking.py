@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from ckptvcs.domain.policy import FILE
-from ckptvcs.domain.schema import Malformed, parse
-from ckptvcs.errors import RefMoved, StorageError
+from ckptvcs.errors import RefMoved
 from ckptvcs.porcelain import fetch, neighbours
 from ckptvcs.storage.history import ancestry
 from ckptvcs.storage.history.ledger import LEDGER
 from ckptvcs.storage.history.transport import Git
-from ckptvcs.storage.plain_yaml import plain_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +18,6 @@ if TYPE_CHECKING:
     from ckptvcs.porcelain.repo import Repository
 
 _TRIES: Final = 5
-_MAX_CONFIG: Final = 1 << 20
 
 
 @dataclass(slots=True)
@@ -88,16 +84,3 @@ def _refs_of(repo: Repository, git: Git, to: str) -> dict[str, str]:
     raise RefMoved(
         f"cannot tell what '{to}' needs", why="its refs move faster than they can be read", next_step="run it again"
     )
-
-
-def is_committed(repo: Repository) -> bool:
-    """Whether the policy is in git as it is here."""
-    head = repo.history.head()
-    blob = repo.history.blob_id(head, repo.git_path(FILE)) if head is not None else None
-    if blob is None:
-        return False
-    try:
-        document = plain_yaml(repo.history.blob(blob, limit=_MAX_CONFIG).decode("utf-8", "replace"))
-        return parse({} if document is None else document).retain == repo.config.retain
-    except (Malformed, ValueError, StorageError):
-        return False

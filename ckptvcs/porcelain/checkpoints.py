@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ckptvcs.domain.revisions import Mode
     from ckptvcs.porcelain.repo import Repository
 
+DEFAULT_METRICS = ("val_loss", "eval_loss", "loss")
+"""What `@best` compares where nobody says it: the first of these that a checkpoint has."""
 _MIN_PREFIX = 4
 _MAX_POINTER = 1 << 20
 
@@ -251,7 +253,7 @@ def _monitored(repo: Repository, candidates: list[Checkpoint], metric: str | Non
         if configured is not None:
             return configured.monitor, configured.mode
         names = {name for c in candidates for name in c.metrics}
-        metric = next((name for name in ("val_loss", "eval_loss", "loss") if name in names), None)
+        metric = next((name for name in DEFAULT_METRICS if name in names), None)
     if metric is None:
         raise UsageError(
             "cannot tell which checkpoint is best",

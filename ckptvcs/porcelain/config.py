@@ -17,7 +17,7 @@ from ckptvcs.domain.policy import FILE, Config, Interval, Preemption, Save
 from ckptvcs.errors import BadConfig, UsageError
 
 if TYPE_CHECKING:
-    from ckptvcs.storage.history.repository import Identity
+    from ckptvcs.storage.history.repository import CommitId, History, Identity
 
 _MAX_BYTES: Final = 1 << 20
 
@@ -113,20 +113,25 @@ def read_file(path: Path) -> Config:
         raise BadConfig(f"cannot read '{path}'", why=str(err.strerror).lower()) from err
     if len(data) > _MAX_BYTES:
         raise BadConfig(f"cannot read '{path}'", why=f"at most {_MAX_BYTES} bytes of it are read")
-    return config_of(data, path)
+    return _parse(data, path, None)
 
 
-def config_of(data: bytes, where: Path) -> Config:
-    """What the bytes of a `ckpt.yaml` mean.
+def config_at(history: History, commit: CommitId, path: str) -> Config:
+    """What `ckpt.yaml` says at a commit; the defaults where there is none.
 
     Args:
-        data: its bytes.
-        where: what an error calls it.
+        history: the repository.
+        commit: the commit.
+        path: of the file, in git.
 
     Raises:
         BadConfig: a key or value is wrong; the error names its line.
+        StorageError: git cannot read it.
     """
-    return _parse(data, where, None)
+    blob = history.blob_id(commit, path)
+    if blob is None:
+        return Config()
+    return _parse(history.blob(blob, limit=_MAX_BYTES), Path(f"{commit[:10]}:{FILE}"), None)
 
 
 def write_value(root: Path, keys: Sequence[str], value: Any) -> None:

@@ -22,8 +22,6 @@ _MANY: Final = 10_000
 """Objects of which the store is asked what it has, rather than for each of them."""
 _BATCH: Final = 100_000
 
-Kept = "Mapping[CheckpointId, frozenset[str]]"
-
 
 class _Names:
     """Names of objects by their bytes, and their sizes, as they come."""
@@ -173,6 +171,12 @@ def doomed(inventory: Inventory, kept: Mapping[CheckpointId, frozenset[str]], fo
     files = Table(*dead.arrays(), "", but=needed)
     lists = Table(*dead_lists.arrays(), DIR_SUFFIX, but=needed_lists)
     return Doomed(files, lists, (needed, needed_lists))
+
+
+def sizes_of(slim: Slim, components: Iterable[str]) -> dict[ObjectName, int]:
+    """The objects of a checkpoint of which these components are kept, and the bytes of each."""
+    found = {ObjectName(name.hex()): nbytes for name, nbytes in slim.objects(components)}
+    return {**found, ObjectName(slim.directory.hex() + DIR_SUFFIX): slim.directory_nbytes}
 
 
 def names_of(slim: Slim, components: Iterable[str], *, whole: bool) -> set[ObjectName]:

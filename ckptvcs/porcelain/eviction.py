@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING
 from ckptvcs.domain import quotas
 from ckptvcs.domain.keeping import size
 from ckptvcs.domain.retention import kept_components
-from ckptvcs.porcelain.doomed import names_of
+from ckptvcs.porcelain.doomed import sizes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 
     from ckptvcs.domain.checkpoint import CheckpointId
     from ckptvcs.domain.keeping import Retain
     from ckptvcs.domain.retention import Decision
     from ckptvcs.porcelain.places import Place
     from ckptvcs.porcelain.view import Looked
-    from ckptvcs.storage.names import ObjectName
 
     Kept = Mapping[CheckpointId, frozenset[str]]
 
@@ -45,8 +44,10 @@ def evicted(
     assert limit is not None  # checked when the policy was read
     here = {bytes.fromhex(stored.name[:32]) for stored in hot.removal.stored()}
 
-    def objects(identifier: CheckpointId, components: Collection[str]) -> Iterator[tuple[bytes, int]]:
-        return (one for one in looked.objects(identifier, components) if one[0] in here)
+    every = looked.view.sized()
+
+    def objects(identifier: CheckpointId, components: Collection[str]) -> Iterator[tuple[Hashable, int]]:
+        return (one for one in every(identifier, components) if one[0] in here)
 
     members = looked.view.members
     fixed = {i: kept_components(members[i], [r for r in one.reasons if r.floor]) for i, one in decided.items()}
@@ -60,11 +61,11 @@ def evicted(
 def _whole_elsewhere(
     looked: Looked, some: Sequence[CheckpointId], kept: Kept, warm: Sequence[Place]
 ) -> set[CheckpointId]:
-    """Those of which one remote has every object that is kept."""
-    names = {i: names_of(looked.inventory.slim(i), kept[i], whole=True) for i in some}
-    wanted: set[ObjectName] = set().union(*names.values())
+    """Those of which one remote has every object that is kept, as long as it is here."""
+    needed = {i: sizes_of(looked.inventory.slim(i), kept[i]) for i in some}
+    wanted = {name for sizes in needed.values() for name in sizes}
     found: set[CheckpointId] = set()
     for place in warm:
         there = place.objects.sizes(wanted)
-        found |= {identifier for identifier, needed in names.items() if needed <= there.keys()}
+        found |= {i for i, sizes in needed.items() if all(there.get(name) == nbytes for name, nbytes in sizes.items())}
     return found

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ckptvcs.domain import fates, remote_files, sanity
 from ckptvcs.domain.keeping import seconds
-from ckptvcs.errors import Conflict, NeedsPerson, RefMoved, TierFull, UsageError
+from ckptvcs.domain.policy import FILE
+from ckptvcs.errors import BadConfig, Conflict, NeedsPerson, RefMoved, StorageError, UsageError
 from ckptvcs.porcelain import asking, ballast, ledger, lost, marks, places, retention, sweeping
+from ckptvcs.porcelain.config import config_at
 from ckptvcs.porcelain.leases import MARKS
 from ckptvcs.porcelain.survey import Survey, survey
 from ckptvcs.storage.files import Lock
@@ -210,7 +212,7 @@ def _collect(run: _Run, *, dry_run: bool) -> Report:
     swept = sweeping.sweep(run.repo, run.marks(), verdict, surveys, others=others, trash_s=run.trash_s, dry_run=dry_run)
     kept_again = _kept_again(verdict)
     told = _told(run, verdict, surveys, dropped, kept_again)
-    if not told and run.options.accept_policy and _is_another(run, verdict):
+    if not told and run.options.accept_policy and _accepted(verdict) not in (None, retention.policy_digest(run.retain)):
         told = [(fates.COLLECT, {"run": run.id, **_collected(run, verdict), "condemned": {}})]  # that it was agreed to
     if told and not dry_run:
         ledger.append_all(run.repo, told)
@@ -266,9 +268,7 @@ def _stops(
     surveys: Sequence[Survey],
     dropped: Mapping[CheckpointId, tuple[str, ...]],
 ) -> list[Stop]:
-    said = verdict.looked.account
-    mine = said.collected.get(run.writer)
-    newest = max(said.collected.values(), key=lambda one: one.time, default=None)
+    mine = verdict.looked.account.collected.get(run.writer)
     facts = sanity.Facts(
         kept=sum(1 for components in verdict.kept.values() if components),
         dropped=len(dropped),
@@ -276,8 +276,8 @@ def _stops(
         refs_before=mine.refs if mine is not None else None,
         unreadable=verdict.foreign.unreadable,
         policy=retention.policy_digest(run.retain),
-        policy_before=newest.policy if newest is not None else None,
-        policy_committed=asking.is_committed(run.repo),
+        policy_before=_accepted(verdict),
+        policy_committed=_is_committed(run.repo),
         going=[one.going for one in surveys if one.going is not None],
         silent=answers.silent,
         unsaid=answers.unsaid,
@@ -328,11 +328,19 @@ def _collected(run: _Run, verdict: Verdict) -> dict[str, Any]:
     return {"refs": len(verdict.looked.refs), "policy": retention.policy_digest(run.retain)}
 
 
-def _is_another(run: _Run, verdict: Verdict) -> bool:
-    """Whether the policy is another one than was accepted last."""
+def _accepted(verdict: Verdict) -> str | None:
+    """The policy that was obeyed last, by anybody; None if there was no collection."""
     said = verdict.looked.account.collected.values()
-    newest = max(said, key=lambda one: one.time, default=None)
-    return newest is not None and newest.policy != retention.policy_digest(run.retain)
+    return max(((one.time, one.policy) for one in said), default=(None, None))[1]
+
+
+def _is_committed(repo: Repository) -> bool:
+    """Whether the policy is in git as it is here."""
+    head = repo.history.head()
+    try:
+        return head is not None and config_at(repo.history, head, repo.git_path(FILE)).retain == repo.config.retain
+    except (BadConfig, StorageError):
+        return False
 
 
 def _why(retain: Retain) -> str:
@@ -341,13 +349,14 @@ def _why(retain: Retain) -> str:
 
 def _enter(stack: contextlib.ExitStack, run: _Run, place: Place) -> None:
     """Keep others away from a place. Where our disk is full, the ballast makes room for that."""
-    try:
+
+    def enter() -> None:
         stack.enter_context(marks.alone(place, run.marks()))
-    except TierFull:
-        if not place.is_hot:
-            raise
-        ballast.drop(run.repo)
-        stack.enter_context(marks.alone(place, run.marks()))
+
+    if place.is_hot:
+        ballast.despite_full(run.repo, enter)
+    else:
+        enter()
 
 
 def _condemn(run: _Run, found: Survey, *, dry_run: bool) -> Condemned:

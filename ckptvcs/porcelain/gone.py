@@ -49,15 +49,15 @@ def error(repo: Repository, checkpoint: Checkpoint) -> MissingObject:
     assert dropped is not None
     step = f" step {checkpoint.manifest.step}" if checkpoint.manifest.step is not None else ""
     what = "was dropped" if checkpoint.is_gone else f"has no {' and no '.join(sorted(dropped.gone))} any more"
-    near = [_named(one) for one in near_by(repo, checkpoint)]
-    offer = f"near it there is {' and '.join(near)}; " if near else ""
+    near = near_by(repo, checkpoint)
+    offer = f"near it there is {' and '.join(map(_named, near))}; " if near else ""
     return MissingObject(
         f"checkpoint {checkpoint.id[:10]}{step} {what}",
         why=f"collected on {dropped.time[:10]}: {dropped.why}",
         next_step=f"{offer}'ckpt gc --rescue {checkpoint.id[:10]}' brings it back while it is in a trash",
         checkpoint=checkpoint.id,
         dropped=dropped.time,
-        near=[one.id for one in near_by(repo, checkpoint)],
+        near=[one.id for one in near],
     )
 
 

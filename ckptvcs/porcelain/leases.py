@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from ckptvcs.porcelain.unfinished import Left
     from ckptvcs.storage.history.repository import CommitId
     from ckptvcs.storage.names import ObjectName
-    from ckptvcs.storage.sidefiles import SideFiles
+    from ckptvcs.storage.sidefiles import SideFile, SideFiles
 
 INTENTS: Final = "intents"
 MARKS: Final = "gc/marks"
@@ -231,6 +232,14 @@ class InFlight:
         return self.age_s is None or self.age_s < remote_files.MAX_PUSH_S
 
 
+def written(side: SideFiles) -> Iterator[tuple[str, SideFile]]:
+    """Every lease that is there, whether or not it counts, by its path."""
+    for folder in side.list(INTENTS):
+        for entry in side.list(f"{INTENTS}/{folder.name}") if folder.is_folder and is_writer(folder.name) else ():
+            if not entry.is_folder and entry.name.endswith(".json"):
+                yield f"{INTENTS}/{folder.name}/{entry.name}", entry
+
+
 def in_flight(side: SideFiles, here_s: float) -> tuple[list[InFlight], list[str]]:
     """The pushes that are under way to a remote, and notes on what cannot be read.
 
@@ -239,14 +248,8 @@ def in_flight(side: SideFiles, here_s: float) -> tuple[list[InFlight], list[str]
         here_s: what time it is here, in seconds since the epoch: for a store that does not say, or may only be read.
     """
     found, notes = [], []
-    folders = [entry.name for entry in side.list(INTENTS) if entry.is_folder and is_writer(entry.name)]
-    files = [
-        (f"{INTENTS}/{folder}/{entry.name}", entry) for folder in folders for entry in side.list(f"{INTENTS}/{folder}")
-    ]
     now: float | None = None
-    for path, entry in files[:_SHOWN]:
-        if entry.is_folder or not path.endswith(".json"):
-            continue
+    for path, entry in islice(written(side), _SHOWN):
         now = now if now is not None else _time(side, here_s)
         try:
             data = side.read(path, limit=MAX_BYTES)

@@ -6,22 +6,20 @@ A commit that is being made, or fetched, is such a one for a moment. So one coun
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ckptvcs.domain import remote_files
 from ckptvcs.errors import StorageError
 from ckptvcs.porcelain import inventory
-from ckptvcs.storage.history import blobs
+from ckptvcs.storage.history import blobs, recovery
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ckptvcs.porcelain.inventory import Inventory
     from ckptvcs.porcelain.repo import Repository
-
-_MANY: Final = 1_000_000
 
 
 def add(repo: Repository, found: Inventory) -> set[str]:
@@ -35,12 +33,15 @@ def add(repo: Repository, found: Inventory) -> set[str]:
         Every commit that is lost now.
     """
     commits = blobs.all_commits(repo.history.root, repo.around.variables)
-    lost = {commit for commit in commits if commit not in found.parents}
+    lost = {commit for commit in commits - recovery.own(repo.history) if commit not in found.parents}
     since, now = _noted(_file(repo)), repo.now().timestamp()
     old = sorted(commit for commit in lost if now - since.get(commit, now) >= remote_files.GRACE_S)
-    for commit in old[:_MANY]:
-        with suppress(StorageError):  # git has pruned some of what is behind it
-            inventory.take(repo.history, repo.around.variables, [commit], onto=found)
+    try:
+        inventory.take(repo.history, repo.around.variables, old, onto=found)
+    except StorageError:  # git has pruned some of what is behind one of them: the others are looked at one by one
+        for commit in old:
+            with suppress(StorageError):
+                inventory.take(repo.history, repo.around.variables, [commit], onto=found)
     return lost
 
 

@@ -11,7 +11,7 @@ import msgspec
 from ckptvcs.domain import remote_files
 from ckptvcs.domain.remote_files import MAX_BYTES, Lease
 from ckptvcs.errors import CkptvcsError, Conflict, LockHeld, StorageError
-from ckptvcs.porcelain.leases import INTENTS, MARKS
+from ckptvcs.porcelain.leases import INTENTS, MARKS, written
 from ckptvcs.storage.names import ObjectName
 
 if TYPE_CHECKING:
@@ -142,23 +142,15 @@ def leased(place: Place) -> set[ObjectName]:
     """
     found: set[ObjectName] = set()
     now: float | None = None
-    for path, time_s in _leases(place):
+    for path, entry in written(place.side):
         now = now if now is not None else place.side.now(INTENTS)
         data = place.side.read(path, limit=MAX_BYTES)
         if data is None:  # it was withdrawn meanwhile
             continue
         said = remote_files.from_bytes(data, Lease, where=path)
-        if time_s is None or now is None or now - time_s < remote_files.MAX_PUSH_S:
+        if entry.time_s is None or now is None or now - entry.time_s < remote_files.MAX_PUSH_S:
             found.update(map(ObjectName, said.objects))
     return found
-
-
-def _leases(place: Place) -> Iterator[tuple[str, float | None]]:
-    for folder in place.side.list(INTENTS):
-        if folder.is_folder:
-            for entry in place.side.list(f"{INTENTS}/{folder.name}"):
-                if not entry.is_folder and entry.name.endswith(".json"):
-                    yield f"{INTENTS}/{folder.name}/{entry.name}", entry.time_s
 
 
 @contextlib.contextmanager

@@ -17,7 +17,8 @@ from ckptvcs.domain import remote_files
 from ckptvcs.domain.remote_files import MAX_BYTES, Neighbour
 from ckptvcs.errors import CkptvcsError, FormatError, StorageError
 from ckptvcs.paths import printable
-from ckptvcs.porcelain import inventory
+from ckptvcs.porcelain import foreign, inventory
+from ckptvcs.porcelain.repo import Repository
 from ckptvcs.storage.history import ancestry, mirror, recovery, settings
 from ckptvcs.storage.history.transport import without_password
 from ckptvcs.storage.names import DIR_SUFFIX
@@ -25,9 +26,7 @@ from ckptvcs.storage.names import DIR_SUFFIX
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ckptvcs.porcelain.foreign import Foreign
     from ckptvcs.porcelain.places import Place
-    from ckptvcs.porcelain.repo import Repository
     from ckptvcs.storage.sidefiles import SideFiles
 
 FOLDER: Final = "repositories"
@@ -116,29 +115,25 @@ def needed(repo: Repository, addresses: Sequence[str], places: Sequence[Place]) 
         addresses: where git finds the others.
         places: where lists of their directories are looked for.
     """
-    from ckptvcs.porcelain.foreign import Foreign, add_members
-
-    found, silent = Foreign(), list[str]()
+    found, silent = foreign.Foreign(), list[str]()
     for url in sorted(set(addresses)):
         try:
-            copy = mirror.update(repo.private / "neighbours", url, repo.around.variables)
-            taken = inventory.take(copy, repo.around.variables, sorted(mirror.tips(copy)))
+            variables = mirror.guarded(repo.around.variables)
+            copy = mirror.update(repo.private / "neighbours", url, variables)
+            taken = inventory.take(copy, variables, sorted(mirror.tips(copy)))
         except StorageError:
             silent.append(printable(without_password(url)))
             continue
         found.names |= taken.foreign
         found.names.update(_names(taken))
         found.unreadable += [f"{what} in '{printable(url)}'" for what in taken.unreadable]
-        add_members(found, taken, places)
+        foreign.add_members(found, taken, places)
         _add_unfinished(found, url, places)
     return found.names, [*silent, *found.unreadable]
 
 
-def _add_unfinished(found: Foreign, url: str, places: Sequence[Place]) -> None:
+def _add_unfinished(found: foreign.Foreign, url: str, places: Sequence[Place]) -> None:
     """Of a repository on this machine what no ref leads to, too: what is staged or stashed, and files of DVC that lie there."""
-    from ckptvcs.porcelain import foreign
-    from ckptvcs.porcelain.repo import Repository
-
     path = url.removeprefix("file://")
     if not os.path.isdir(path):
         return
@@ -147,7 +142,7 @@ def _add_unfinished(found: Foreign, url: str, places: Sequence[Place]) -> None:
     except CkptvcsError:  # a bare one, or one without data: refs are all that it has
         return
     tips = {*map(str, recovery.heads(other.history).values()), *recovery.logged(other.history)}
-    taken = inventory.take(other.history, other.around.variables, sorted(tips))
+    taken = inventory.take(other.history, mirror.guarded(other.around.variables), sorted(tips))
     named = foreign.needed(other, taken, places)
     found.names.update(named.names, _names(taken))
     found.unreadable += [f"{what} in '{printable(url)}'" for what in named.unreadable]

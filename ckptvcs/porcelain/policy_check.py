@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ckptvcs.domain import meaning, retention
@@ -18,7 +17,7 @@ from ckptvcs.porcelain.remotes import known
 from ckptvcs.porcelain.retention import branches_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 
     from ckptvcs.domain.checkpoint import CheckpointId
     from ckptvcs.domain.meaning import Change
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from ckptvcs.storage.history.repository import CommitId
 
 HEAD: Final = "HEAD"
-_MAX_BYTES: Final = 1 << 20
 
 Kept = dict["CheckpointId", frozenset[str]]
 
@@ -80,7 +78,7 @@ def check(repo: Repository, against: str = HEAD) -> Checked:
     commit = _commit(repo, against)
     notes: list[str] = []
     try:
-        before = _config_at(repo, commit)
+        before = Config() if commit is None else configuration.config_at(repo.history, commit, repo.git_path(FILE))
     except BadConfig as err:
         before, commit = config, None
         notes.append(f"nothing is compared with '{printable(against)}': {err}")
@@ -114,14 +112,6 @@ def _commit(repo: Repository, against: str) -> CommitId | None:
             next_step="name a branch, a tag or a commit; in CI, fetch the whole history first",
         )
     return commit
-
-
-def _config_at(repo: Repository, commit: CommitId | None) -> Config:
-    """What ckpt.yaml says at a commit; the defaults where there is none."""
-    blob = repo.history.blob_id(commit, repo.git_path(FILE)) if commit is not None else None
-    if blob is None:
-        return Config()
-    return configuration.config_of(repo.history.blob(blob, limit=_MAX_BYTES), Path(f"{str(commit)[:10]}:{FILE}"))
 
 
 def _changes(before: Config, after: Config) -> tuple[Change, ...]:
@@ -167,8 +157,8 @@ def _nbytes(looked: Looked, one: Kept, other: Kept) -> int:
     return sum(n for name, n in _objects(looked, one.items()).items() if name not in needed)
 
 
-def _objects(looked: Looked, kept: Iterable[tuple[CheckpointId, frozenset[str]]]) -> dict[bytes, int]:
-    return {name: n for identifier, components in kept for name, n in looked.objects(identifier, components)}
+def _objects(looked: Looked, kept: Iterable[tuple[CheckpointId, frozenset[str]]]) -> dict[Hashable, int]:
+    return {name: n for identifier, components in kept for name, n in looked.view.sized()(identifier, components)}
 
 
 def _odd_alerts(config: Config, remotes: Collection[str]) -> Iterator[str]:

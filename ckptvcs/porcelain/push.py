@@ -142,7 +142,7 @@ def plan_push(
 def _still_kept(repo: Repository, found: Iterable[Checkpoint], tips: Sequence[CommitId]) -> tuple[Checkpoint, ...]:
     """Those that are not dropped, each once.
 
-    What is held where a ref is pushed to is needed in full, whatever became of it; also if the other side has the commit:
+    Of what is held where a ref is pushed to, all is needed that is not gone for good; also if the other side has the commit:
     where a policy drops something, a collector may be about to take it away just now.
     """
     distinct = {checkpoint.id: checkpoint for checkpoint in found}
@@ -152,8 +152,8 @@ def _still_kept(repo: Repository, found: Iterable[Checkpoint], tips: Sequence[Co
     held = {c.id: c for tip in tips for track in tracks_at(repo, tip) if (c := checkpoint_at(repo, tip, track))}
     known = [said.on(checkpoint) for checkpoint in distinct.values() if checkpoint.id not in held]
     drops = repo.config.retain is not None
-    needed = [c for c in held.values() if drops or c.id in distinct or said.on(c).is_dropped]
-    return (*needed, *(checkpoint for checkpoint in known if not checkpoint.is_dropped))
+    needed = [said.on(c).as_left() for c in held.values() if drops or c.id in distinct or said.on(c).is_dropped]
+    return tuple(checkpoint for checkpoint in (*needed, *known) if not checkpoint.is_dropped)
 
 
 def _left_out(ref: str, to: str) -> str:

@@ -54,8 +54,7 @@ def take(repo: Repository, tips: Sequence[str]) -> Inventory:
         return known
     before = len(known.parents)
     found = inventory.take(repo.history, repo.around.variables, tips, onto=known)
-    if not before or not found.unreadable:
-        _forget_unreachable(found, tips)
+    _forget_unreachable(found, tips)
     if abs(len(found.parents) - before) >= _WORTH_REMEMBERING and not found.unreadable:
         _write(repo, found, tips)
     return found

@@ -109,7 +109,7 @@ def refuse_emptied(repo: Repository, remote: Remote, *, doing: str) -> None:
     Raises:
         StorageError: the ledger tells of pushes to it, and nothing is there.
     """
-    if not ledger.knows_remote(repo, remote.name) or not remote.is_empty():
+    if not remote.is_empty() or not ledger.knows_remote(repo, remote.name):
         return
     side = remote.side_files()
     if recorded(side) is None and not side.list(INTENTS):  # else it was added, or pushed to before

@@ -37,8 +37,6 @@ class Rescued:
 
     brought_back: int
     """Objects that were in the trash of a remote."""
-    missing: int
-    """Objects that are nowhere any more; with one of them nothing is rescued."""
 
 
 def plan(repo: Repository, revision: str, *, track: str | None = None) -> RescuePlan:
@@ -84,7 +82,7 @@ def execute(repo: Repository, rescue: RescuePlan) -> Rescued:
         )
     told = fates.facts(run="by-hand", of={rescue.checkpoint.id: rescue.components}, why="rescued")
     ledger.append_all(repo, [(fates.RESCUE, entry) for entry in told])
-    return Rescued(brought_back=brought, missing=0)
+    return Rescued(brought_back=brought)
 
 
 def _names(repo: Repository, rescue: RescuePlan) -> set[ObjectName]:

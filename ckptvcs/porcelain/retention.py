@@ -13,7 +13,6 @@ from ckptvcs.domain.retention import Decision, kept_components
 from ckptvcs.porcelain import eviction, foreign, view
 from ckptvcs.porcelain.doomed import Doomed, doomed, names_of
 from ckptvcs.porcelain.inventory import tells_of_dvc
-from ckptvcs.porcelain.places import names as places_of
 from ckptvcs.storage.history import ledger, recovery
 
 if TYPE_CHECKING:
@@ -55,8 +54,6 @@ class Freed:
     place: str
     objects: int
     nbytes: int
-    total: int | None = None
-    """Bytes of everything in the place, where that was asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +76,6 @@ class Verdict:
     """The time when it was decided."""
     state: str
     """What this clone was then; see `state_of`."""
-    everywhere: bool
-    """Whether every place was looked at that a copy can be in."""
 
     def doomed_in(self, place: Place) -> Doomed:
         """What nobody needs in a place."""
@@ -155,7 +150,6 @@ def judge(
         now=at,
         clock=repo.now().timestamp(),
         state=state,
-        everywhere={place.name for place in places} >= set(places_of(repo)),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ckptvcs.domain.sanity import Going
 from ckptvcs.paths import printable
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from ckptvcs.storage.names import ObjectName
     from ckptvcs.storage.removal import Stored
 
-HEIRS_WAIT_S = 86400.0
+HEIRS_WAIT_S: Final = 86400.0
 """So much longer than the grace what another collector condemned is left to it."""
-_OLD_S = 30 * 86400.0
+_OLD_S: Final = 30 * 86400.0
 """Marks of others that are older are of a collector that does not come back."""
 
 

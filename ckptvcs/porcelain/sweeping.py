@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ckptvcs.domain import fates
-from ckptvcs.errors import RefMoved, TierFull
+from ckptvcs.errors import RefMoved
 from ckptvcs.porcelain import ballast, ledger, marks, retention
 from ckptvcs.porcelain.doomed import names_of
 from ckptvcs.porcelain.following import locked
@@ -175,11 +175,7 @@ class _Sweeper:
         if not one.kill:
             return
         told = [(fates.SWEEP, entry) for entry in self._entries(one)]
-        try:
-            ledger.append_all(self._repo, told, lock=lock)
-        except TierFull:
-            ballast.drop(self._repo)
-            ledger.append_all(self._repo, told, lock=lock)
+        ballast.despite_full(self._repo, lambda: ledger.append_all(self._repo, told, lock=lock))
 
     def _entries(self, one: Survey) -> list[dict[str, Any]]:
         """What goes from which place, and the components of which that was the last copy."""

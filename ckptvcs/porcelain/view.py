@@ -15,6 +15,7 @@ from ckptvcs.domain.reasons import Line, Member, Pin, View
 from ckptvcs.domain.revisions import mode_of
 from ckptvcs.paths import printable
 from ckptvcs.porcelain import account, inventory, lost, remembered
+from ckptvcs.porcelain.checkpoints import DEFAULT_METRICS
 from ckptvcs.storage.history import recovery
 from ckptvcs.storage.history.repository import HEADS, TAGS, CommitId
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from ckptvcs.porcelain.inventory import Brief, Inventory, Slim
     from ckptvcs.porcelain.repo import Repository
 
-DEFAULT_METRICS: Final = ("val_loss", "eval_loss", "loss")
 _INEXACT: Final = "on_exception"
 """How the reason of a save begins that training does not go on from by itself."""
 
@@ -46,10 +46,6 @@ class Looked:
     """Every ref that was looked at, those of remotes under `REMOTE:REF`, and what it names."""
     again: frozenset[CheckpointId] = frozenset()
     """Checkpoints of which something is gone, as the ledger says, and that a ref or a hold names: what there is of it stays."""
-
-    def objects(self, identifier: CheckpointId, components: Collection[str]) -> Iterator[tuple[bytes, int]]:
-        """The objects of some components of a checkpoint, those that belong to none among them; see `Slim.objects`."""
-        yield from _objects(self.inventory.slim(identifier), components)
 
 
 def look(repo: Repository, elsewhere: Mapping[str, str] | None = None, *, briefly: bool = False) -> Looked:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -483,20 +483,6 @@ def test_clones_push_at_once_and_nobody_waits(shared: World, collector: Collecto
 
 
 # ---------------------------------------------------------------------------------------------------- other stores
-
-
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[servers.S3]:
-    with servers.s3() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def ssh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Ssh]:
-    if not servers.has_sshd():
-        pytest.skip("there is no sshd")
-    with servers.ssh(tmp_path_factory.mktemp("ssh") / "server") as server:
-        yield server
 
 
 def test_over_ssh_it_is_the_same(shared: World, ssh_server: servers.Ssh, tmp_path: Path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from ckptvcs.storage.names import ObjectName
 from ckptvcs.storage.objects import LocalStore
 from ckptvcs.storage.remotes import FilesystemRemote
 from ckptvcs.storage.removal import Removal
-from tests.support import servers
 
 RUN = "20260101-writer00-0badcafe"
 DATA = {ObjectName(hashlib.md5(bytes([n])).hexdigest()): bytes([n]) * (n + 1) for n in range(40)}
@@ -29,20 +28,6 @@ class Place:
 
     removal: Removal
     files: Callable[[], dict[str, bytes]]
-
-
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[servers.S3]:
-    with servers.s3() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def ssh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Ssh]:
-    if not servers.has_sshd():
-        pytest.skip("there is no sshd")
-    with servers.ssh(tmp_path_factory.mktemp("ssh") / "server") as server:
-        yield server
 
 
 def in_folder(root: Path) -> Callable[[], dict[str, bytes]]:

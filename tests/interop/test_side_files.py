@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from ckptvcs.storage.folder_remote import FolderRemote
 from ckptvcs.storage.objects import LocalStore
 from ckptvcs.storage.remotes import FilesystemRemote
 from ckptvcs.storage.sidefiles import SideFiles
-from tests.support import servers
 
 
 @dataclass
@@ -28,20 +27,6 @@ class Place:
     side: SideFiles
     put: Callable[[str, bytes], None]
     get: Callable[[str], bytes]
-
-
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[servers.S3]:
-    with servers.s3() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def ssh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Ssh]:
-    if not servers.has_sshd():
-        pytest.skip("there is no sshd")
-    with servers.ssh(tmp_path_factory.mktemp("ssh") / "server") as server:
-        yield server
 
 
 def in_folder(root: Path) -> dict[str, Any]:

@@ -476,7 +476,6 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
         ("", "id", "the checkpoint id"),
         ("", "components", "what was condemned, or in a trash"),
         ("", "brought_back", "objects that came back from a trash"),
-        ("", "missing", "objects that are nowhere: 0, or nothing was rescued"),
         ("", "dry_run", "whether nothing was done"),
     ],
     "policy plan": [
@@ -494,7 +493,6 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
         ("each of `freed`", "place", "`hot`, or the name of a remote"),
         ("each of `freed`", "objects", "how many objects go there"),
         ("each of `freed`", "nbytes", "their bytes"),
-        ("each of `freed`", "total", "null"),
         ("`at`", "refs", "a digest of all refs that the plan was made from"),
         ("`at`", "policy", "a digest of the policy"),
         ("`at`", "ledger", "a digest of the ends of all chains"),

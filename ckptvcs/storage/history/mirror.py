@@ -23,23 +23,20 @@ def update(folder: Path, url: str, variables: Mapping[str, str]) -> History:
     Args:
         folder: where copies are kept.
         url: where git finds it.
-        variables: the environment of git.
+        variables: the environment of git, guarded.
 
     Raises:
         StorageError: it does not answer.
     """
     path = folder / digest(url.encode("utf-8", "surrogateescape"))[:16]
-    quiet = {**variables, "GIT_TERMINAL_PROMPT": "0", "SSH_ASKPASS_REQUIRE": "never", "LC_ALL": "C"}
-    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):  # those of whoever called us, as a hook
-        quiet.pop(name, None)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise from_os_error(err, doing=f"make '{folder}'") from err
-    program.output(folder, quiet, "init", "--quiet", "--", path.name)
+    program.output(folder, variables, "init", "--quiet", "--", path.name)
     spec = "+refs/*:refs/*"
     fetch = ("fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--update-head-ok")
-    done = program.run(path, quiet, *fetch, "--", url, spec)
+    done = program.run(path, variables, *fetch, "--", url, spec)
     if done.returncode:
         why = done.stderr.decode("utf-8", "replace").strip().splitlines()
         raise StorageError(
@@ -47,6 +44,17 @@ def update(folder: Path, url: str, variables: Mapping[str, str]) -> History:
         )
     with git_errors(f"open '{path}'"):
         return History(pygit2.Repository(str(path)))
+
+
+def guarded(variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment of git for a repository that somebody else named, who may not mean well.
+
+    Its own configuration could allow transports that run programs, and have what it lacks fetched by them.
+    """
+    callers = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # those of whoever called us, as a hook
+    safe = {name: value for name, value in variables.items() if name not in callers}
+    quiet = {"GIT_TERMINAL_PROMPT": "0", "SSH_ASKPASS_REQUIRE": "never", "LC_ALL": "C"}
+    return {**safe, **quiet, "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh", "GIT_NO_LAZY_FETCH": "1"}
 
 
 def tips(history: History) -> set[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pygit2
 
-from ckptvcs.storage.history.repository import CommitId, git_errors
+from ckptvcs.storage.history.repository import OURS, CommitId, git_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,6 +36,18 @@ def heads(history: History) -> dict[str, CommitId]:
             repo = history.repo if path == history.root else pygit2.Repository(str(path))
             if not repo.head_is_unborn:
                 found["" if path == history.root else str(path)] = CommitId(str(repo.head.target))
+    return found
+
+
+def own(history: History) -> set[str]:
+    """The commits of our own book-keeping, such as the entries of the ledger: no branch leads to them, and they are not lost."""
+    found: set[str] = set()
+    with git_errors("read the refs of ckptvcs"):
+        walker = history.repo.walk(None)
+        for name in history.repo.references:
+            if name.startswith(OURS):
+                walker.push(history.repo.references[name].resolve().target)
+        found.update(str(commit.id) for commit in walker)
     return found
 
 

@@ -113,6 +113,26 @@ def shared(training: Training, tmp_path: Path) -> tuple[Training, Path]:
     return training, tmp_path / "store"
 
 
+def test_what_is_left_of_a_checkpoint_is_pushed_where_a_ref_stands_at_it(shared: tuple[Training, Path]):
+    training, store = shared
+    training.save(*range(1, 8))
+    training.policy(WEIGHTS)
+    training.collect(places=("hot",))
+    training.collect()
+    world = training.world
+    assert "weights-only" in world.ckpt("log", "exp").out
+
+    world.git("tag", "weights", "exp~3")
+    world.git("tag", "nothing", "exp~2")
+    world.ckpt("push", "exp", "main", "weights", "nothing")
+
+    clone = World(store.parent / "other")
+    run(["git", "clone", "-q", str(store.parent / "hub.git"), str(clone.root)], store.parent)
+    clone.ckpt("fetch")
+    assert clone.ckpt("pull", "weights").status == 0
+    assert "was dropped" in clone.ckpt("pull", "nothing", status=20).err
+
+
 def test_what_was_dropped_is_not_pushed_and_what_a_ref_stands_at_is(shared: tuple[Training, Path]):
     training, _ = shared
     training.save(*range(1, 8))

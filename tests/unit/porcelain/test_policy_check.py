@@ -80,7 +80,7 @@ def test_bytes_are_those_of_objects_that_nothing_else_needs(world: World, line):
 
     def objects(repo: Repository) -> set[str]:
         verdict = retention.judge(repo, [], now=repo.now())
-        kept = [verdict.looked.objects(i, components) for i, components in verdict.kept.items()]
+        kept = [verdict.looked.view.sized()(i, components) for i, components in verdict.kept.items()]
         return {name.hex() for one in kept for name, _ in one}
 
     needed = objects(Repository.open(world.root))
