@@ -113,6 +113,15 @@ def shared(training: Training, tmp_path: Path) -> tuple[Training, Path]:
     return training, tmp_path / "store"
 
 
+def pushed(training: Training, store: Path, policy: str = LAST_TWO, *, days: float) -> None:
+    """Seven checkpoints that are in the store since some days, and a policy that everybody knows."""
+    training.save(*range(1, 8))
+    training.world.ckpt("push", "exp", "main")
+    training.policy(policy)
+    training.world.git("push", "-q", "origin", "main")
+    aged(store, days)
+
+
 def test_what_is_left_of_a_checkpoint_is_pushed_where_a_ref_stands_at_it(shared: tuple[Training, Path]):
     training, store = shared
     training.save(*range(1, 8))
@@ -153,11 +162,7 @@ def test_what_was_dropped_is_not_pushed_and_what_a_ref_stands_at_is(shared: tupl
 
 def test_the_trash_of_a_remote_gives_back_what_is_rescued(shared: tuple[Training, Path]):
     training, store = shared
-    training.save(*range(1, 8))
-    training.world.ckpt("push", "exp", "main")
-    training.policy(LAST_TWO)
-    training.world.git("push", "-q", "origin", "main")
-    aged(store, 10)
+    pushed(training, store, days=10)
     training.collect()
     aged(store, 3)
     report = training.collect()
@@ -182,11 +187,7 @@ def test_the_trash_of_a_remote_gives_back_what_is_rescued(shared: tuple[Training
 
 def test_another_clone_knows_what_was_dropped(shared: tuple[Training, Path], tmp_path: Path):
     training, store = shared
-    training.save(*range(1, 8))
-    training.world.ckpt("push", "exp", "main")
-    training.policy(LAST_TWO)
-    training.world.git("push", "-q", "origin", "main")
-    aged(store, 10)
+    pushed(training, store, days=10)
     training.collect()
     aged(store, 3)
     training.collect()
@@ -204,11 +205,7 @@ def test_another_clone_knows_what_was_dropped(shared: tuple[Training, Path], tmp
 
 def test_what_a_push_brought_meanwhile_is_not_swept(shared: tuple[Training, Path]):
     training, store = shared
-    training.save(*range(1, 8))
-    training.world.ckpt("push", "exp", "main")
-    training.policy(LAST_TWO)
-    training.world.git("push", "-q", "origin", "main")
-    aged(store, 10)
+    pushed(training, store, days=10)
     training.collect()
     aged(store, 3)
     training.world.git("branch", "saved", "exp~2")  # step 5, condemned
@@ -239,11 +236,7 @@ def test_what_a_clone_of_one_night_condemned_is_swept_by_the_next(
     shared: tuple[Training, Path], tmp_path: Path, trash: str
 ):
     training, store = shared
-    training.save(*range(1, 8))
-    training.world.ckpt("push", "exp", "main")
-    training.policy(f"{LAST_TWO}  trash: {trash}\n")
-    training.world.git("push", "-q", "origin", "main")
-    aged(store, 20)
+    pushed(training, store, f"{LAST_TWO}  trash: {trash}\n", days=20)
     before = {path.name for path in (store / "files").rglob("*") if path.is_file()}
     first = clone_of(training, tmp_path / "first")
     assert first.collect().condemned
@@ -269,11 +262,7 @@ def test_what_a_clone_of_one_night_condemned_is_swept_by_the_next(
 def test_a_collector_that_stood_still_stops_when_its_marks_are_gone(shared: tuple[Training, Path]):
 
     training, store = shared
-    training.save(*range(1, 8))
-    training.world.ckpt("push", "exp", "main")
-    training.policy(LAST_TWO)
-    training.world.git("push", "-q", "origin", "main")
-    aged(store, 20)
+    pushed(training, store, days=20)
     training.collect()
     place = places.opened(training.open(), ["store"])[0]
     mine = marks.read(place, marks.MARKS)
@@ -286,12 +275,8 @@ def test_a_collector_that_stood_still_stops_when_its_marks_are_gone(shared: tupl
 
 def test_what_goes_place_by_place_is_gone_when_the_last_copy_went(shared: tuple[Training, Path]):
     training, store = shared
-    training.save(*range(1, 8))
     world = training.world
-    world.ckpt("push", "exp", "main")
-    training.policy(LAST_TWO)
-    world.git("push", "-q", "origin", "main")
-    aged(store, 10)
+    pushed(training, store, days=10)
     training.collect()
     aged(store, 3)
     training.collect(places=("hot",))
@@ -312,11 +297,8 @@ def test_what_goes_place_by_place_is_gone_when_the_last_copy_went(shared: tuple[
 
 def test_a_store_that_is_not_mounted_is_not_taken_for_an_empty_one(shared: tuple[Training, Path]):
     training, store = shared
-    training.save(*range(1, 8))
     world = training.world
-    world.ckpt("push", "exp", "main")
-    training.policy(LAST_TWO)
-    world.git("push", "-q", "origin", "main")
+    pushed(training, store, days=0)
     store.rename(store.with_name("elsewhere"))
 
     done = world.ckpt("gc", "--yes-delete", "4", status=30)
