@@ -70,7 +70,9 @@ class Collected(Entry, frozen=True):
 
     time: str
     refs: int
-    """Branches and tags that it saw."""
+    """Branches and tags that it saw, here and at git remotes."""
+    remote_refs: int
+    """Those at git remotes, which are the same for whoever looks; 0 if none was asked."""
     policy: str
     """The policy that it obeyed."""
 
@@ -78,6 +80,7 @@ class Collected(Entry, frozen=True):
 class _CollectFacts(msgspec.Struct, frozen=True):
     refs: int
     policy: str
+    remote_refs: int = 0
 
 
 def last_collected(events: Iterable[Event], *, onto: Collected | None = None) -> Collected | None:
@@ -88,7 +91,7 @@ def last_collected(events: Iterable[Event], *, onto: Collected | None = None) ->
                 said = msgspec.convert(event.facts, _CollectFacts)
             except msgspec.ValidationError:
                 continue
-            onto = Collected(time=event.time, refs=said.refs, policy=said.policy)
+            onto = Collected(time=event.time, refs=said.refs, remote_refs=said.remote_refs, policy=said.policy)
     return onto
 
 

@@ -42,6 +42,21 @@ class Going:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refs:
+    """How many branches and tags there are."""
+
+    where: str
+    count: int
+    before: int | None
+    """At the last collection that knows of it."""
+
+    @property
+    def are_few(self) -> bool:
+        """Whether more of them are gone than is usual."""
+        return self.before is not None and self.count < self.before * (1 - FEWER_REFS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What is looked at before anything is condemned or swept."""
 
@@ -49,9 +64,7 @@ class Facts:
     """Checkpoints that are kept."""
     dropped: int
     """Those of which something goes now that was not condemned before."""
-    refs: int
-    refs_before: int | None
-    """At the last collection, if there was one."""
+    refs: Sequence[Refs]
     unreadable: Sequence[str]
     policy: str
     """What tells one policy from another."""
@@ -91,13 +104,10 @@ def stops(facts: Facts, *, yes_delete: int | None = None, accept_policy: bool = 
         )
     if not facts.kept and facts.dropped:
         yield Stop(kind="empty", what="nothing at all would be kept", next_step="run 'ckpt policy plan'")
-    fewer = facts.refs_before is not None and facts.refs < facts.refs_before * (1 - FEWER_REFS)
-    if fewer and any(going.objects for going in facts.going) and yes_delete != facts.dropped:
-        yield Stop(
-            kind="refs",
-            what=f"there are {facts.refs} branches and tags, and there were {facts.refs_before} at the last collection",
-            next_step=_agree(facts),
-        )
+    if any(going.objects for going in facts.going) and yes_delete != facts.dropped:
+        for refs in (one for one in facts.refs if one.are_few):
+            what = f"there are {refs.count} branches and tags {refs.where}, and there were {refs.before} at the last collection"
+            yield Stop(kind="refs", what=what, next_step=_agree(facts))
     yield from _about_the_policy(facts, accept_policy=accept_policy)
     for going in facts.going:
         yield from _about(going, facts, yes_delete)

@@ -268,12 +268,10 @@ def _stops(
     surveys: Sequence[Survey],
     dropped: Mapping[CheckpointId, tuple[str, ...]],
 ) -> list[Stop]:
-    mine = verdict.looked.account.collected.get(run.writer)
     facts = sanity.Facts(
         kept=sum(1 for components in verdict.kept.values() if components),
         dropped=len(dropped),
-        refs=len(verdict.looked.refs),
-        refs_before=mine.refs if mine is not None else None,
+        refs=_refs(run, verdict, answers),
         unreadable=verdict.foreign.unreadable,
         policy=retention.policy_digest(run.retain),
         policy_before=_accepted(verdict),
@@ -290,6 +288,17 @@ def _stops(
             accept_policy=agreed or run.options.accept_policy,
         )
     )
+
+
+def _refs(run: _Run, verdict: Verdict, answers: Answers) -> list[sanity.Refs]:
+    """Of all branches and tags that this clone sees, and of those at git remotes, which all clones see alike."""
+    said = verdict.looked.account.collected
+    mine = said[run.writer].refs if run.writer in said else None
+    found = [sanity.Refs(where="here and at git remotes", count=len(verdict.looked.refs), before=mine)]
+    if answers.refs:
+        theirs = max(((one.time, one.remote_refs) for one in said.values() if one.remote_refs), default=(None, None))[1]
+        found.append(sanity.Refs(where="at git remotes", count=len(answers.refs), before=theirs))
+    return found
 
 
 def needs_person(stops: Sequence[Stop]) -> NeedsPerson:
@@ -325,7 +334,9 @@ def _told(
 
 
 def _collected(run: _Run, verdict: Verdict) -> dict[str, Any]:
-    return {"refs": len(verdict.looked.refs), "policy": retention.policy_digest(run.retain)}
+    refs = verdict.looked.refs
+    elsewhere = sum(":" in ref for ref in refs)  # no name of a ref has one of its own
+    return {"refs": len(refs), "remote_refs": elsewhere, "policy": retention.policy_digest(run.retain)}
 
 
 def _accepted(verdict: Verdict) -> str | None:

@@ -321,3 +321,22 @@ def test_a_policy_is_accepted_once_also_where_nothing_goes(training: Training):
     training.world.ckpt("gc", "--accept-policy")
 
     assert training.world.ckpt("gc").status == 0
+
+
+def test_a_new_clone_knows_how_many_refs_the_hub_had(shared: tuple[Training, Path], tmp_path: Path):
+    training, store = shared
+    for number in range(12):
+        training.world.git("tag", f"t{number}")
+    training.world.git("push", "-q", "origin", "--tags")
+    pushed(training, store, days=10)
+    training.collect()
+    training.save(8, 9, 10)
+    training.world.ckpt("push", "exp")
+    for number in range(12):
+        training.world.git("push", "-q", "origin", f":t{number}")
+
+    clone = clone_of(training, tmp_path / "clone")
+    clone.world.ckpt("fetch")
+
+    done = clone.world.ckpt("gc", "--place", "store", status=50)
+    assert "branches and tags at git remotes" in done.err
