@@ -28,6 +28,8 @@ class Answers:
     """Refs of git remotes as they are there, under `REMOTE:REF`, and what they name; it is all here."""
     needed: set[str] = field(default_factory=set)
     """Names of objects that neighbours need."""
+    clones: dict[str, str] = field(default_factory=dict)
+    """Neighbours on this machine, and what they were when they were asked."""
     silent: list[str] = field(default_factory=list)
     """Neighbours that did not answer, and what could not be read of them."""
     unsaid: bool = False
@@ -59,17 +61,17 @@ def ask(repo: Repository, places: Sequence[Place], *, offline: bool) -> Answers:
             addresses += urls
             found.silent += unreadable
     found.unsaid = any(place.is_hot for place in places) and _is_shared(repo)
-    needed, silent = neighbours.needed(repo, addresses, places)
-    found.needed |= needed
-    found.silent += silent
+    theirs = neighbours.needed(repo, addresses, places)
+    found.needed |= theirs.names
+    found.silent += theirs.silent
+    found.clones = theirs.clones
     return found
 
 
 def _is_shared(repo: Repository) -> bool:
     """Whether others may use the cache, and nobody said who."""
     retain = repo.config.retain
-    outside = not repo.dvc_config.cache_dir.resolve().is_relative_to((repo.root / ".dvc").resolve())
-    return outside and (retain is None or retain.shared_with is None)
+    return repo.shares_cache and (retain is None or retain.shared_with is None)
 
 
 def _refs_of(repo: Repository, git: Git, to: str) -> dict[str, str]:

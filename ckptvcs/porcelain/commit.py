@@ -214,7 +214,7 @@ def execute(repo: Repository, plan: CommitPlan, progress: Progress = silent) -> 
     repo.objects.store.sweep(repo.now().timestamp())
     refs = _store(repo, plan, progress)
     directory = _store_directory(repo, refs)
-    with repo.dvc_lock(), locked(repo) as lock:
+    with repo.cache_lock(), repo.dvc_lock(), locked(repo) as lock:
         locks.refuse_while_writing(repo.root, repo.track_path(plan.track))
         _restore_missing(repo, plan, refs)
         commit, description = _commit(repo, plan, refs, directory, lock)

@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import secrets
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from ckptvcs.domain import fates, remote_files, sanity
+from ckptvcs.domain import remote_files, sanity
 from ckptvcs.domain.keeping import seconds
 from ckptvcs.domain.policy import FILE
 from ckptvcs.errors import BadConfig, Conflict, NeedsPerson, RefMoved, StorageError, UsageError
-from ckptvcs.porcelain import asking, ballast, ledger, lost, marks, places, retention, sweeping
+from ckptvcs.porcelain import asking, ballast, gc_ledger, ledger, lost, marks, places, retention, sweeping
 from ckptvcs.porcelain.config import config_at
 from ckptvcs.porcelain.leases import MARKS
+from ckptvcs.porcelain.retention import policy_digest as digest_of
 from ckptvcs.porcelain.survey import Survey, survey
 from ckptvcs.storage.files import Lock
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from ckptvcs.domain.keeping import Retain
     from ckptvcs.domain.sanity import Stop
     from ckptvcs.porcelain.asking import Answers
-    from ckptvcs.porcelain.ledger import Told
     from ckptvcs.porcelain.places import Place
     from ckptvcs.porcelain.repo import Repository
     from ckptvcs.porcelain.retention import Verdict
@@ -78,7 +78,7 @@ class Report:
     dropped: Mapping[CheckpointId, tuple[str, ...]]
     """The components of checkpoints that were condemned."""
     kept_again: tuple[CheckpointId, ...]
-    """Those that were condemned, and that something needs again."""
+    """Those that were condemned, and that something needs again, or that are there again."""
     condemned: tuple[Condemned, ...]
     swept: tuple[Swept, ...]
     waiting: tuple[Condemned, ...]
@@ -184,7 +184,7 @@ def _collect(run: _Run, *, dry_run: bool) -> Report:
     answers = asking.ask(run.repo, run.places, offline=run.options.offline)  # G2
     run.notes += answers.notes
     now = run.options.now or run.repo.now()
-    verdict = retention.judge(run.repo, run.places, now=now, elsewhere=answers.refs, needed=answers.needed)
+    verdict = retention.judge(run.repo, run.places, now=now, answers=answers)
     if run.options.planned is not None and verdict.dropped() != dict(run.options.planned):
         raise Conflict(
             "the plan was not carried out",
@@ -202,7 +202,7 @@ def _collect(run: _Run, *, dry_run: bool) -> Report:
         )
         for place in run.places
     ]
-    dropped = _new_drops(verdict)
+    dropped = gc_ledger.new_drops(verdict)
     if not dry_run:
         lost.note(run.repo, verdict.looked.lost)
     stops = _stops(run, verdict, answers, surveys, dropped)  # G3
@@ -210,17 +210,16 @@ def _collect(run: _Run, *, dry_run: bool) -> Report:
         raise needs_person(stops)
     others = _elsewhere(run, verdict) if any(one.kill for one in surveys) and not dry_run else None
     swept = sweeping.sweep(run.repo, run.marks(), verdict, surveys, others=others, trash_s=run.trash_s, dry_run=dry_run)
-    kept_again = _kept_again(verdict)
-    told = _told(run, verdict, surveys, dropped, kept_again)
-    if not told and run.options.accept_policy and _accepted(verdict) not in (None, retention.policy_digest(run.retain)):
-        told = [(fates.COLLECT, {"run": run.id, **_collected(run, verdict), "condemned": {}})]  # that it was agreed to
+    again = gc_ledger.needed_again(verdict, run.places)
+    accepted = run.options.accept_policy and gc_ledger.accepted(verdict) not in (None, digest_of(run.retain))
+    told = gc_ledger.told(verdict, surveys, dropped, again, run=run.id, policy=digest_of(run.retain), accepted=accepted)
     if told and not dry_run:
         ledger.append_all(run.repo, told)
     condemned = [_condemn(run, one, dry_run=dry_run) for one in surveys if one.fresh]  # G4
     return Report(
         run=run.id,
         dropped=dropped,
-        kept_again=kept_again,
+        kept_again=tuple(again),
         condemned=tuple(condemned),
         swept=tuple(swept),
         waiting=tuple(_waiting(run, one) for one in surveys if one.waiting),
@@ -242,25 +241,6 @@ def _elsewhere(run: _Run, verdict: Verdict) -> dict[str, set[ObjectName]] | None
     return {place.name: {one.name for one in verdict.doomed_in(place).at(place.removal)} for place in opened}
 
 
-def _new_drops(verdict: Verdict) -> dict[CheckpointId, tuple[str, ...]]:
-    """What is dropped and was not condemned before."""
-    known = verdict.looked.account.dropped
-    found = {}
-    for identifier, components in verdict.dropped().items():
-        new = set(components) - (known[identifier].components if identifier in known else frozenset())
-        if new:
-            found[identifier] = components
-    return found
-
-
-def _kept_again(verdict: Verdict) -> tuple[CheckpointId, ...]:
-    """What is condemned, not gone, and needed again."""
-    known = verdict.looked.account.dropped
-    return tuple(
-        sorted(i for i in known.keys() & verdict.kept.keys() if (known[i].components - known[i].gone) & verdict.kept[i])
-    )
-
-
 def _stops(
     run: _Run,
     verdict: Verdict,
@@ -273,8 +253,8 @@ def _stops(
         dropped=len(dropped),
         refs=_refs(run, verdict, answers),
         unreadable=verdict.foreign.unreadable,
-        policy=retention.policy_digest(run.retain),
-        policy_before=_accepted(verdict),
+        policy=digest_of(run.retain),
+        policy_before=gc_ledger.accepted(verdict),
         policy_committed=_is_committed(run.repo),
         going=[one.going for one in surveys if one.going is not None],
         silent=answers.silent,
@@ -312,39 +292,6 @@ def needs_person(stops: Sequence[Stop]) -> NeedsPerson:
     )
 
 
-def _told(
-    run: _Run,
-    verdict: Verdict,
-    surveys: Sequence[Survey],
-    dropped: Mapping[CheckpointId, tuple[str, ...]],
-    kept_again: Sequence[CheckpointId],
-) -> list[Told]:
-    """What the ledger is told before anything is marked."""
-    known = verdict.looked.account.dropped
-    told: list[Told] = []
-    for identifier in kept_again:
-        components = sorted((known[identifier].components - known[identifier].gone) & verdict.kept[identifier])
-        reason = next((reason.text for reason in verdict.decided[identifier].reasons), "it is needed again")
-        told += [(fates.RESCUE, one) for one in fates.facts(run=run.id, of={identifier: components}, why=reason)]
-    told += [(fates.CONDEMN, one) for one in fates.facts(run=run.id, of=dropped, why=_why(run.retain))]
-    fresh = {one.place.name: {"objects": len(one.fresh), "bytes": one.fresh_bytes} for one in surveys if one.fresh}
-    if told or fresh:
-        told.insert(0, (fates.COLLECT, {"run": run.id, **_collected(run, verdict), "condemned": fresh}))
-    return told
-
-
-def _collected(run: _Run, verdict: Verdict) -> dict[str, Any]:
-    refs = verdict.looked.refs
-    elsewhere = sum(":" in ref for ref in refs)  # no name of a ref has one of its own
-    return {"refs": len(refs), "remote_refs": elsewhere, "policy": retention.policy_digest(run.retain)}
-
-
-def _accepted(verdict: Verdict) -> str | None:
-    """The policy that was obeyed last, by anybody; None if there was no collection."""
-    said = verdict.looked.account.collected.values()
-    return max(((one.time, one.policy) for one in said), default=(None, None))[1]
-
-
 def _is_committed(repo: Repository) -> bool:
     """Whether the policy is in git as it is here."""
     head = repo.history.head()
@@ -352,10 +299,6 @@ def _is_committed(repo: Repository) -> bool:
         return head is not None and config_at(repo.history, head, repo.git_path(FILE)).retain == repo.config.retain
     except (BadConfig, StorageError):
         return False
-
-
-def _why(retain: Retain) -> str:
-    return f"no rule of policy {retention.policy_digest(retain)[:10]} keeps it"
 
 
 def _enter(stack: contextlib.ExitStack, run: _Run, place: Place) -> None:

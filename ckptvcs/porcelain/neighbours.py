@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -19,12 +20,13 @@ from ckptvcs.errors import CkptvcsError, FormatError, StorageError
 from ckptvcs.paths import printable
 from ckptvcs.porcelain import foreign, inventory
 from ckptvcs.porcelain.repo import Repository
+from ckptvcs.porcelain.state import state_of
 from ckptvcs.storage.history import ancestry, mirror, recovery, settings
 from ckptvcs.storage.history.transport import without_password
 from ckptvcs.storage.names import DIR_SUFFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ckptvcs.porcelain.places import Place
     from ckptvcs.storage.sidefiles import SideFiles
@@ -107,40 +109,67 @@ def known(repo: Repository, place: Place) -> tuple[list[str], list[str]]:
     return found, unreadable
 
 
-def needed(repo: Repository, addresses: Sequence[str], places: Sequence[Place]) -> tuple[set[str], list[str]]:
-    """The names of all objects that other repositories need, and those that did not answer.
+@dataclass(slots=True)
+class Needs:
+    """What neighbours said."""
+
+    names: set[str] = field(default_factory=set)
+    """Of all objects that they need."""
+    silent: list[str] = field(default_factory=list)
+    """Those that did not answer, and what could not be read of the others."""
+    clones: dict[str, str] = field(default_factory=dict)
+    """Those on this machine, and what they were when they were asked; see `state.state_of`."""
+
+
+def needed(repo: Repository, addresses: Sequence[str], places: Sequence[Place]) -> Needs:
+    """Ask other repositories what they need.
 
     Args:
         repo: the repository.
         addresses: where git finds the others.
         places: where lists of their directories are looked for.
     """
-    found, silent = foreign.Foreign(), list[str]()
+    found, said = foreign.Foreign(), Needs()
     for url in sorted(set(addresses)):
         try:
+            clone = _clone_at(url)
+            if clone is not None:
+                said.clones[url] = state_of(clone)
             variables = mirror.guarded(repo.around.variables)
             copy = mirror.update(repo.private / "neighbours", url, variables)
             taken = inventory.take(copy, variables, sorted(mirror.tips(copy)))
         except StorageError:
-            silent.append(printable(without_password(url)))
+            said.silent.append(printable(without_password(url)))
             continue
         found.names |= taken.foreign
         found.names.update(_names(taken))
         found.unreadable += [f"{what} in '{printable(url)}'" for what in taken.unreadable]
         foreign.add_members(found, taken, places)
-        _add_unfinished(found, url, places)
-    return found.names, [*silent, *found.unreadable]
+        if clone is not None:
+            _add_unfinished(found, clone, url, places)
+    said.names = found.names
+    said.silent += found.unreadable
+    return said
 
 
-def _add_unfinished(found: foreign.Foreign, url: str, places: Sequence[Place]) -> None:
-    """Of a repository on this machine what no ref leads to, too: what is staged or stashed, and files of DVC that lie there."""
+def have_moved(clones: Mapping[str, str]) -> bool:
+    """Whether a neighbour on this machine is no longer what it was when it was asked: it may need more now."""
+    now = {url: _clone_at(url) for url in clones}
+    return any(clone is None or state_of(clone) != clones[url] for url, clone in now.items())
+
+
+def _clone_at(url: str) -> Repository | None:
     path = url.removeprefix("file://")
     if not os.path.isdir(path):
-        return
+        return None
     try:
-        other = Repository.open(path)
+        return Repository.open(path)
     except CkptvcsError:  # a bare one, or one without data: refs are all that it has
-        return
+        return None
+
+
+def _add_unfinished(found: foreign.Foreign, other: Repository, url: str, places: Sequence[Place]) -> None:
+    """Of a repository on this machine what no ref leads to, too: what is staged or stashed, and files of DVC that lie there."""
     tips = {*map(str, recovery.heads(other.history).values()), *recovery.logged(other.history)}
     taken = inventory.take(other.history, mirror.guarded(other.around.variables), sorted(tips))
     named = foreign.needed(other, taken, places)

@@ -159,6 +159,19 @@ class Repository:
 
     # ---- locks
 
+    @property
+    def shares_cache(self) -> bool:
+        """Whether other repositories may use the same cache."""
+        return not self.dvc_config.cache_dir.resolve().is_relative_to((self.root / ".dvc").resolve())
+
+    def cache_lock(self) -> AbstractContextManager[Any]:
+        """Held while what is in a cache that others use as well comes to be needed, or is swept. It is taken first."""
+        from contextlib import nullcontext
+
+        from ckptvcs.storage.dvc import locks
+
+        return locks.cache_lock(self.dvc_config, timeout_s=self.lock_wait_s) if self.shares_cache else nullcontext()
+
     def lock(self) -> AbstractContextManager[tuple[Lock, dict[str, Any]]]:
         """Our own lock; see `commits.repository_lock`."""
         from ckptvcs.storage.history import commits

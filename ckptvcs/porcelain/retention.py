@@ -12,16 +12,17 @@ from ckptvcs.domain import retention
 from ckptvcs.domain.retention import Decision, kept_components
 from ckptvcs.porcelain import eviction, foreign, view
 from ckptvcs.porcelain.doomed import Doomed, doomed, names_of
-from ckptvcs.porcelain.inventory import tells_of_dvc
-from ckptvcs.storage.history import ledger, recovery
+from ckptvcs.porcelain.state import state_of
+from ckptvcs.storage.history import ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from ckptvcs.domain.checkpoint import CheckpointId
     from ckptvcs.domain.keeping import Retain
     from ckptvcs.domain.reasons import View
+    from ckptvcs.porcelain.asking import Answers
     from ckptvcs.porcelain.foreign import Foreign
     from ckptvcs.porcelain.inventory import Brief
     from ckptvcs.porcelain.places import Place
@@ -75,7 +76,9 @@ class Verdict:
     clock: float
     """The time when it was decided."""
     state: str
-    """What this clone was then; see `state_of`."""
+    """What this clone was then; see `state.state_of`."""
+    answers: Answers | None
+    """What others said, if they were asked."""
 
     def doomed_in(self, place: Place) -> Doomed:
         """What nobody needs in a place."""
@@ -113,8 +116,7 @@ def judge(
     places: Sequence[Place],
     *,
     now: datetime,
-    elsewhere: Mapping[str, str] | None = None,
-    needed: Collection[str] = (),
+    answers: Answers | None = None,
 ) -> Verdict:
     """Decide about everything; change nothing.
 
@@ -122,20 +124,19 @@ def judge(
         repo: the repository.
         places: where lists of directories are looked for.
         now: the time to decide for.
-        elsewhere: refs of git remotes as they are right now; see `view.look`.
-        needed: names of objects that others need as well.
+        answers: what others said that they need, if they were asked.
 
     Raises:
         BadConfig: ckpt.yaml cannot be used.
         StorageError: git or a store cannot be read.
     """
     state = state_of(repo)
-    looked = view.look(repo, elsewhere)
+    looked = view.look(repo, answers.refs if answers is not None else None)
     at = now.timestamp()
     decided = retention.decide(looked.view, repo.config.retain, now=at)
     kept = {i: kept_components(looked.view.members[i], one.reasons) for i, one in decided.items()}
     others = foreign.needed(repo, looked.inventory, places)
-    others.names.update(needed, _named_again(looked))
+    others.names.update(answers.needed if answers is not None else (), _named_again(looked))
     everything = doomed(looked.inventory, kept, others.names)
     moved = eviction.evicted(looked, decided, repo.config.retain, kept, places)
     kept_here = {i: frozenset[str]() if i in set(moved) else components for i, components in kept.items()}
@@ -150,6 +151,7 @@ def judge(
         now=at,
         clock=repo.now().timestamp(),
         state=state,
+        answers=answers,
     )
 
 
@@ -158,17 +160,6 @@ def _named_again(looked: Looked) -> Iterator[str]:
     for identifier in looked.again:
         slim = looked.inventory.slim(identifier)
         yield from names_of(slim, slim.parts, whole=True)
-
-
-def state_of(repo: Repository) -> str:
-    """What tells whether anything in this clone may need other objects than before: refs, what is checked out or staged."""
-    heads = {where: str(commit) for where, commit in recovery.heads(repo.history).items()}
-    staged = sorted(
-        (path, digest(data or b"")) for path, data in recovery.staged(repo.history, tells_of_dvc, limit=1 << 24)
-    )
-    named = sorted(foreign.named_on_disk(repo))
-    said = ledger.heads(repo.history)  # there may be a new hold
-    return digest(msgspec.json.encode([view.refs_here(repo), heads, staged, named, said], order="sorted"))
 
 
 def plan(repo: Repository, places: Sequence[Place], *, now: datetime | None = None) -> RetentionPlan:

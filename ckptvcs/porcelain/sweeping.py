@@ -6,6 +6,7 @@ turns out to be needed is brought back, and for good when it has been there long
 
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,9 +14,10 @@ import msgspec
 
 from ckptvcs.domain import fates
 from ckptvcs.errors import RefMoved
-from ckptvcs.porcelain import ballast, ledger, marks, retention
+from ckptvcs.porcelain import ballast, ledger, marks, neighbours
 from ckptvcs.porcelain.doomed import names_of
 from ckptvcs.porcelain.following import locked
+from ckptvcs.porcelain.state import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -78,7 +80,7 @@ def sweep(
         dry_run: change nothing.
 
     Raises:
-        RefMoved: this clone has moved on since it was looked at; nothing was swept.
+        RefMoved: this clone, or another one that uses the cache, has moved on since it was looked at.
         StorageError: a store does not answer; the next run goes on.
     """
     ordered = sorted(surveys, key=lambda survey: not survey.place.is_hot)
@@ -119,6 +121,7 @@ class _Sweeper:
         self._repo = repo
         self._run = run
         self._verdict = verdict
+        self._state = verdict.state
         self._trash_s = trash_s
         self._left = left
         """What each place still has that nobody needs; None if that is not known of all of them."""
@@ -127,24 +130,32 @@ class _Sweeper:
         """The local cache: nobody writes here meanwhile, neither we nor DVC."""
         if not one.due:
             return Swept(place=one.place.name)
-        with self._repo.dvc_lock(), locked(self._repo) as lock:
-            if retention.state_of(self._repo) != self._verdict.state:
-                raise RefMoved(
-                    "the cache was not swept",
-                    why="this repository has changed since it was looked at",
-                    next_step="run 'ckpt gc' again",
-                )
+        with self._repo.cache_lock(), self._repo.dvc_lock(), self._unmoved(one) as lock:
+            if self._verdict.answers is not None and neighbours.have_moved(self._verdict.answers.clones):
+                raise _moved(one, "another repository that uses it")
             self._tell(one, lock)
             one.place.removal.remove(one.kill)
             marks.forget(one.place, one.due)
         ballast.fill(self._repo)
         return Swept(place=one.place.name, objects=len(one.kill), nbytes=_size(one.kill.values()))
 
+    @contextmanager
+    def _unmoved(self, one: Survey) -> Iterator[Lock]:
+        """Nobody of this clone has come to need anything since it was looked at, and nobody does during the block."""
+        with locked(self._repo) as lock:
+            if state_of(self._repo) != self._state:
+                raise _moved(one, "this repository")
+            yield lock
+
     def there(self, one: Survey) -> Swept:
-        """A remote. G6: into the trash, which is written down first; G7: our own marks; G8: the trash of earlier runs."""
+        """A remote. G6: into the trash, which is written down first; G7: our own marks; G8: the trash of earlier runs.
+
+        What goes for good goes as from the cache: what pushes need is leased, but holds and tags here are not.
+        """
         emptied, healed = _empty(one, self._verdict, self._trash_s)
         if one.due:
-            self._tell(one, None)
+            with nullcontext() if self._trash_s is not None else self._unmoved(one) as lock:
+                self._tell(one, lock)
             self._take(one)
             marks.forget(one.place, one.due)
         return Swept(
@@ -166,7 +177,8 @@ class _Sweeper:
             marks.refuse_inherited(one.place, one.due)
             some = names[start : start + _BATCH]
             if self._trash_s is None:
-                one.place.removal.remove(some)
+                with self._unmoved(one):
+                    one.place.removal.remove(some)
             else:
                 one.place.removal.trash(some, self._run.run)
 
@@ -176,6 +188,8 @@ class _Sweeper:
             return
         told = [(fates.SWEEP, entry) for entry in self._entries(one)]
         ballast.despite_full(self._repo, lambda: ledger.append_all(self._repo, told, lock=lock))
+        if lock is not None:
+            self._state = state_of(self._repo)  # now with what we told ourselves
 
     def _entries(self, one: Survey) -> list[dict[str, Any]]:
         """What goes from which place, and the components of which that was the last copy."""
@@ -206,6 +220,14 @@ class _Sweeper:
             names = (name for name in components if not lost.isdisjoint(names_of(slim, [name], whole=whole)))
             if found := tuple(names):
                 yield identifier, found
+
+
+def _moved(one: Survey, who: str) -> RefMoved:
+    return RefMoved(
+        f"'{one.place.name}' was not swept any further",
+        why=f"{who} has changed since it was looked at",
+        next_step="run 'ckpt gc' again",
+    )
 
 
 def _empty(one: Survey, verdict: Verdict, trash_s: float | None) -> tuple[dict[ObjectName, int], list[ObjectName]]:

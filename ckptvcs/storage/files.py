@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import secrets
+import stat
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -132,13 +133,18 @@ def open_beneath(root: int, relative: str, *, make: bool = False, durable: bool 
 def _enter(parent: int, part: str, *, make: bool, durable: bool) -> int:
     if part == "..":
         raise HostileInput("cannot go through '..'", why="it may lead out of the folder", next_step="leave it out")
+    made = False
     try:
         if make:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(part, 0o777, dir_fd=parent)
+                made = True
                 if durable:
                     os.fsync(parent)
-        return os.open(part, _DIR_FLAGS, dir_fd=parent)
+        fd = os.open(part, _DIR_FLAGS, dir_fd=parent)
+        if made:
+            _share(fd, os.fstat(parent))
+        return fd
     except OSError as err:
         if err.errno in (errno.ELOOP, errno.ENOTDIR):
             raise HostileInput(
@@ -147,6 +153,15 @@ def _enter(parent: int, part: str, *, make: bool, durable: bool) -> int:
                 next_step="move it away",
             ) from err
         raise
+
+
+def _share(fd: int, folder: os.stat_result) -> None:
+    """Let the group write to what was made in a folder, whatever the umask says, if it may write to all that is there."""
+    shared = stat.S_ISGID | stat.S_IWGRP
+    mode = os.fstat(fd).st_mode
+    if folder.st_mode & shared == shared and not mode & stat.S_IWGRP:
+        with contextlib.suppress(PermissionError):  # somebody else made it
+            os.fchmod(fd, stat.S_IMODE(mode) | stat.S_IWGRP)
 
 
 def remove_tree(folder: int, name: str) -> None:
@@ -241,6 +256,7 @@ class Lock:
     def __enter__(self) -> Lock:
         try:
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            _share(self._fd, os.stat(self._path.parent))
         except OSError as err:
             raise from_os_error(err, doing=f"open lock '{self._path}'") from err
         try:

@@ -6,8 +6,8 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from ckptvcs.errors import BadConfig, Conflict
-from ckptvcs.storage import files
+from ckptvcs.errors import BadConfig, Conflict, from_os_error
+from ckptvcs.storage import files, sidefiles
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +29,21 @@ def lock(root: Path, config: DvcConfig, *, timeout_s: float) -> files.Lock:
         )
     (root / ".dvc/tmp").mkdir(exist_ok=True)
     return files.Lock(root / ".dvc/tmp/lock", timeout_s=timeout_s, stamp=b" %d\n" % os.getpid())
+
+
+def cache_lock(config: DvcConfig, *, timeout_s: float) -> files.Lock:
+    """What keeps repositories apart that use one cache: those that come to need what is there, and those that sweep it.
+
+    Raises:
+        StorageError: the cache cannot be written to.
+    """
+    folder = config.cache_dir / sidefiles.FOLDER
+    try:
+        config.cache_dir.mkdir(parents=True, exist_ok=True)
+        with files.open_folder(config.cache_dir) as cache, files.open_beneath(cache, sidefiles.FOLDER, make=True):
+            return files.Lock(folder / "cache.lock", timeout_s=timeout_s)
+    except OSError as err:
+        raise from_os_error(err, doing=f"make '{folder}'") from err
 
 
 def refuse_while_writing(root: Path, track_path: str) -> None:
