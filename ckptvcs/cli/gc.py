@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 @click.option(
     "--place", "places", metavar="NAME", multiple=True, help="Only this place: 'hot', or a remote. Repeat it."
 )
-@click.option("--yes-delete", metavar="N", type=int, help="Agree to drop N checkpoints, however much that is.")
+@click.option(
+    "--yes-delete",
+    metavar="N",
+    type=int,
+    help="Agree that N checkpoints lose something, however much it is.",
+)
 @click.option("--accept-policy", is_flag=True, help="Agree to a policy that has changed since the last collection.")
 @click.option("--grace", metavar="SPAN", help="How long the local cache waits, such as 12h; remotes wait as they must.")
 @click.option("--offline", is_flag=True, help="Ask nobody, and collect in the local cache alone.")

@@ -78,6 +78,8 @@ def plan(
 
 
 def _plan_json(found: RetentionPlan) -> dict[str, Any]:
+    from ckptvcs.porcelain import gc_ledger
+
     return {
         "checkpoints": [
             {
@@ -96,6 +98,7 @@ def _plan_json(found: RetentionPlan) -> dict[str, Any]:
         ],
         "evicted": list(found.verdict.evicted),
         "freed": list(found.freed),
+        "new": len(gc_ledger.new_drops(found.verdict)),
         "at": found.at,
     }
 
@@ -126,11 +129,15 @@ def _say_judged(one: Judged) -> None:
 
 def _say_sums(found: RetentionPlan) -> None:
     from ckptvcs.cli import render
+    from ckptvcs.porcelain import gc_ledger
 
     dropped = sum(1 for one in found.judged if not one.is_kept)
     part = sum(1 for one in found.judged if one.is_kept and one.dropped)
     some = f", {part} in part" if part else ""
     render.answer(f"{render.counted(len(found.judged) - dropped, 'checkpoint')} kept{some}, {dropped} dropped")
+    new = len(gc_ledger.new_drops(found.verdict))
+    if dropped + part > new:
+        render.answer(f"{dropped + part - new} of those that lose something are condemned already, {new} are not")
     if found.verdict.evicted:
         render.answer(f"{render.counted(len(found.verdict.evicted), 'local copy')} of kept ones go, which a remote has")
     for one in found.freed:
@@ -140,7 +147,12 @@ def _say_sums(found: RetentionPlan) -> None:
 
 @click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option("--yes-delete", metavar="N", type=int, help="Agree to drop N checkpoints, however much that is.")
+@click.option(
+    "--yes-delete",
+    metavar="N",
+    type=int,
+    help="Agree that N checkpoints lose something, however much it is.",
+)
 @click.option("--accept-policy", is_flag=True, help="Agree to a policy that has changed since the last collection.")
 @click.option("--exit-code", is_flag=True, help="Exit with 3 if something was done, and 0 if there was nothing to do.")
 @json_option

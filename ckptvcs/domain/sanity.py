@@ -114,7 +114,10 @@ def stops(facts: Facts, *, yes_delete: int | None = None, accept_policy: bool = 
 
 
 def _agree(facts: Facts) -> str:
-    return f"look at 'ckpt policy plan'; if it is right: ckpt gc --yes-delete {facts.dropped}"
+    return (
+        f"look at 'ckpt policy plan'; if {facts.dropped} is the number of checkpoints that should lose all or a part of it: "
+        f"ckpt gc --yes-delete {facts.dropped}"
+    )
 
 
 def _about_the_policy(facts: Facts, *, accept_policy: bool) -> Iterator[Stop]:

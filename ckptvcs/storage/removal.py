@@ -101,7 +101,7 @@ class FolderRemoval:
             raise from_os_error(err, doing=f"look at object {short(name)}") from err
         if not stat.S_ISREG(info.st_mode):
             return None
-        return Stored(name=name, nbytes=info.st_size, time_s=info.st_mtime)
+        return Stored(name=name, nbytes=info.st_size, time_s=info.st_mtime_ns / 1e9)
 
     def remove(self, names: Iterable[ObjectName]) -> None:
         for prefix, some in _by_folder(names).items():

@@ -6,13 +6,17 @@ set -u
 cd "$(dirname "$0")/.." && cd %%WHERE%% || exit 10
 export CKPT_NO_HOOKS=1 # nobody works here: no checkpoint has to be put into the workspace
 
-git pull --quiet --ff-only || exit
+update() { # a branch that follows none has nothing to bring here
+  git rev-parse --quiet --verify '@{upstream}' > /dev/null 2>&1 || return 0
+  git pull --quiet --ff-only || exit 30 # what git ends with means something else here
+}
 
+update
 status=0
 ckpt policy apply --exit-code || status=$?
 case "$status" in
   0) ;;                  # nothing to do
-  3) git pull --quiet --ff-only && ckpt push || exit ;; # others read in the ledger what was condemned
+  3) update; ckpt push || exit ;; # others read in the ledger what was condemned
   11) echo "another one is at work" && exit 0 ;;
   *) exit "$status" ;;
 esac

@@ -263,6 +263,15 @@ def test_the_script_ends_as_a_machine_has_to_know(shared: World):
     assert "another one is at work" in busy.out
 
 
+def test_a_branch_that_follows_none_is_no_reason_to_fail_and_a_hub_that_is_away_is(shared: World, tmp_path: Path):
+    shared.git("branch", "--unset-upstream")
+    assert "dropped 1 checkpoint," in run(["sh", "ops/ckpt-apply.sh"], shared.root, env=in_path()).out
+
+    shared.git("branch", "-q", "--set-upstream-to", "origin/main")
+    (tmp_path / "hub.git").rename(tmp_path / "away.git")
+    assert run(["sh", "ops/ckpt-apply.sh"], shared.root, env=in_path(), status=30)
+
+
 def test_the_commands_of_the_help_are_those_of_the_list(world: World):
     said = world.ckpt("ci", "init", "--list").out
 
