@@ -357,4 +357,4 @@ def test_nothing_needed_is_lost_and_nothing_foreign_deleted(base: Place, monkeyp
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("part", range(LONG))
 def test_nothing_needed_is_lost_in_many_worlds(base: Place, monkeypatch: pytest.MonkeyPatch, part: int):
-    run(base, monkeypatch, examples=10_000 // LONG, steps=16, seed=1 + part)
+    run(base, monkeypatch, examples=10_000 // LONG, steps=10, seed=1 + part)

@@ -80,7 +80,9 @@ def test_one_process_may_have_a_run_twice(begin, keeper, world):
     second.save(3)
     second.close()
 
-    assert [m["step"] for m in manifests(world)] == [1, 2, 3]
+    saved = [m["step"] for m in manifests(world)]
+    assert sorted(saved) == [1, 2, 3]  # the first two were under way at once
+    assert saved[2] == 3
 
 
 def test_a_training_that_forgot_to_go_on_is_told(begin, keeper, caplog):
