@@ -40,7 +40,7 @@ demo: $(VENV)/.train
 	$(BIN)/python demo/run.py
 
 test: $(VENV)/.dev tools
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q
 
 test-long: $(VENV)/.dev tools servers
 	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest -n 2 --dist load -q -m 'long or not long' --timeout 7200

@@ -17,6 +17,18 @@ hypothesis.settings.register_profile("default", deadline=None, derandomize=True,
 hypothesis.settings.register_profile("deep", deadline=None, max_examples=2000, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
+SLOWEST_FIRST = ("e2e", "fault", "interop", "property", "unit/train")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A worker takes a file as a whole: those that take minutes come first, so that nobody waits for one at the end."""
+    folders = [Path(__file__).parent / name for name in SLOWEST_FIRST]
+
+    def rank(item: pytest.Item) -> int:
+        return next((n for n, folder in enumerate(folders) if item.path.is_relative_to(folder)), len(folders))
+
+    items.sort(key=rank)
+
 
 @pytest.fixture(autouse=True)
 def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
