@@ -68,23 +68,23 @@ class Checkpoint:
             return self.manifest.grade
         return "dropped" if self.is_gone else "weights-only"
 
-    def kept_files(self) -> tuple[FileEntry, ...]:
-        """The files of its artifact that are kept."""
+    def needed_files(self) -> tuple[FileEntry, ...]:
+        """The files of its artifact that are needed: neither condemned nor gone."""
         if self.dropped is None:
             return self.manifest.all_files()
         if self.is_dropped:
             return ()
         return self._files_without(self.dropped.components)
 
-    def as_left(self) -> Checkpoint:
+    def uncondemned(self) -> Checkpoint:
         """The same as if only what is gone had been dropped: what is condemned is needed after all."""
         if self.dropped is None:
             return self
         gone = self.dropped.gone
         return replace(self, dropped=replace(self.dropped, components=gone) if gone else None)
 
-    def left_files(self) -> tuple[FileEntry, ...]:
-        """The files of its artifact that are not gone for good, whether or not they are kept."""
+    def remaining_files(self) -> tuple[FileEntry, ...]:
+        """The files of its artifact that are not gone for good, condemned or not."""
         if self.dropped is None:
             return self.manifest.all_files()
         return () if self.is_gone else self._files_without(self.dropped.gone)

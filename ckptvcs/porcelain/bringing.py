@@ -33,7 +33,7 @@ def bring(repo: Repository, checkpoint: Checkpoint, tell: Callable[[int, int], N
     """
     (checkpoint,) = account.with_late(repo, checkpoint)
     gone.refuse_gone(repo, checkpoint)
-    refs = [ref_of(file) for file in checkpoint.left_files()]
+    refs = [ref_of(file) for file in checkpoint.remaining_files()]
     try:
         repo.objects.check(refs)
     except IntegrityError as problem:

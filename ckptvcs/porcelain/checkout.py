@@ -217,7 +217,7 @@ def refuse_unsaved(repo: Repository, commit: CommitId) -> None:
 
 def _placement(repo: Repository, checkpoint: Checkpoint, where: Directory | None = None) -> Placement:
     pointer_at(repo, checkpoint.commit, checkpoint.manifest.track)  # type: ignore[arg-type]
-    members = {file.path: ref_of(file) for file in checkpoint.left_files()}
+    members = {file.path: ref_of(file) for file in checkpoint.remaining_files()}
     return Placement(where=where or repo.workspace(checkpoint.manifest.track), members=members)
 
 

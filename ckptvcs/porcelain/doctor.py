@@ -195,12 +195,12 @@ def _history(repo: Repository) -> Iterator[Finding]:
     tracks = {repo.config.track, *(tracks_at(repo, head) if head else ())}
     said = account.read(repo)
     found = [said.on(c) for track in tracks for c in made_by(repo, repo.history.newest_first(tips), track)]
-    refs = {ref_of(file) for checkpoint in found for file in checkpoint.kept_files()}
-    here = {ref_of(f) for c in found if c.commit == head for f in c.kept_files()}
+    refs = {ref_of(file) for checkpoint in found for file in checkpoint.needed_files()}
+    here = {ref_of(f) for c in found if c.commit == head for f in c.needed_files()}
     bad = {ref for ref in refs if not (repo.objects.is_healthy(ref) if ref in here else repo.objects.is_sound(ref))}
     damaged = {ref for ref in bad if repo.objects.store.path(ref.name).exists()}
     bad -= _in_remotes(repo, bad - damaged)
-    lost = [c for c in found if any(ref_of(file) in bad for file in c.kept_files())]
+    lost = [c for c in found if any(ref_of(file) in bad for file in c.needed_files())]
     if lost:
         shown = ", ".join(map(_named, lost[:3])) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
         yield Finding(

@@ -182,7 +182,7 @@ def plan_objects(
 def _members(checkpoint: Checkpoint, components: Sequence[str]) -> list[ObjectRef]:
     manifest = checkpoint.manifest
     if not components:
-        return [ref_of(file) for file in checkpoint.left_files()]
+        return [ref_of(file) for file in checkpoint.remaining_files()]
     entries = [manifest.component(name) for name in components]
     for name, entry in zip(components, entries, strict=True):
         if entry is None:

@@ -210,7 +210,7 @@ def _incomplete(repo: Repository, checkpoints: Iterable[Checkpoint], remote: Rem
 
 
 def _objects(repo: Repository, checkpoint: Checkpoint) -> list[ObjectRef]:
-    files = {ref.name: ref for file in checkpoint.kept_files() for ref in [ref_of(file)]}
+    files = {ref.name: ref for file in checkpoint.needed_files() for ref in [ref_of(file)]}
     return [] if checkpoint.is_dropped else [*files.values(), directory_of(repo, checkpoint)[0]]
 
 

@@ -152,7 +152,7 @@ def _still_kept(repo: Repository, found: Iterable[Checkpoint], tips: Sequence[Co
     held = {c.id: c for tip in tips for track in tracks_at(repo, tip) if (c := checkpoint_at(repo, tip, track))}
     known = [said.on(checkpoint) for checkpoint in distinct.values() if checkpoint.id not in held]
     drops = repo.config.retain is not None
-    needed = [said.on(c).as_left() for c in held.values() if drops or c.id in distinct or said.on(c).is_dropped]
+    needed = [said.on(c).uncondemned() for c in held.values() if drops or c.id in distinct or said.on(c).is_dropped]
     return tuple(checkpoint for checkpoint in (*needed, *known) if not checkpoint.is_dropped)
 
 
@@ -297,7 +297,7 @@ def _checkpoints(repo: Repository, tips: Sequence[CommitId], known: Sequence[Com
 
 def _objects(repo: Repository, checkpoint: Checkpoint) -> Iterator[ObjectRef]:
     """Every object of a checkpoint, the list of its files last."""
-    yield from (ref_of(file) for file in checkpoint.kept_files())
+    yield from (ref_of(file) for file in checkpoint.needed_files())
     yield directory_of(repo, checkpoint)[0]
 
 

@@ -66,7 +66,7 @@ def status(repo: Repository) -> Status:
 
 def _track_status(repo: Repository, track: str, checkpoint: Checkpoint) -> TrackStatus:
     where = repo.workspace(track)
-    expected = {file.path: ref_of(file) for file in checkpoint.left_files()}
+    expected = {file.path: ref_of(file) for file in checkpoint.remaining_files()}
     changed: list[str] = []
     found = set()
     for member, info in workspace.walk(where):
