@@ -140,6 +140,8 @@ def _say(report: Report, *, dry_run: bool) -> None:
 
 def report_json(report: Report, *, dry_run: bool) -> dict[str, Any]:
     """What scripts want to know of a collection."""
+    from ckptvcs.porcelain import gc
+
     return {
         "run": report.run,
         "dropped": {identifier: list(components) for identifier, components in report.dropped.items()},
@@ -147,7 +149,7 @@ def report_json(report: Report, *, dry_run: bool) -> dict[str, Any]:
         "condemned": list(report.condemned),
         "swept": list(report.swept),
         "waiting": list(report.waiting),
-        "stops": list(report.stops),
+        "stops": gc.stops_as_facts(report.stops),
         "dry_run": dry_run,
     }
 

@@ -196,7 +196,7 @@ def save_policy(config: Config, given: Save | Mapping[str, Any] | None) -> Save:
             why=err.why,
             next_step="see 'save' in docs/reference/configuration.md for what may stand there",
             key=key,
-        ) from err
+        ) from None
 
 
 def _remembered(data: bytes, cache: Path) -> Config | None:
@@ -231,12 +231,12 @@ def _parse(data: bytes, path: Path, cache: Path | None) -> Config:
             next_step="see docs/reference/configuration.md for what may stand there",
             key=key,
             line=line_number,
-        ) from err
+        ) from None  # what pydantic says is in it
     except ValueError as err:
         mark = getattr(err.__cause__, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(err.__cause__, "problem", None) or str(err)
-        raise BadConfig(f"cannot read '{path}'{line}", why=problem, next_step="mend the file by hand") from err
+        raise BadConfig(f"cannot read '{path}'{line}", why=problem, next_step="mend the file by hand") from None
     with suppress(OSError):  # it is a hint; a repository that we may only read has none
         if cache is not None and cache.parent.is_dir():
             cache.write_bytes(msgspec.json.encode(_Known(digest=digest(data), by=VERSION, config=config)))

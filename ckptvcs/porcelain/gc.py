@@ -216,6 +216,7 @@ def _collect(run: _Run, *, dry_run: bool) -> Report:
     if told and not dry_run:
         ledger.append_all(run.repo, told)
     condemned = [_condemn(run, one, dry_run=dry_run) for one in surveys if one.fresh]  # G4
+    more = (note for one in surveys for note in one.notes)
     return Report(
         run=run.id,
         dropped=dropped,
@@ -224,7 +225,7 @@ def _collect(run: _Run, *, dry_run: bool) -> Report:
         swept=tuple(swept),
         waiting=tuple(_waiting(run, one) for one in surveys if one.waiting),
         stops=tuple(stops),
-        notes=(*verdict.looked.account.notes, *run.notes, *(note for one in surveys for note in one.notes)),
+        notes=tuple(dict.fromkeys((*verdict.looked.account.notes, *run.notes, *more))),
     )
 
 
@@ -288,8 +289,13 @@ def needs_person(stops: Sequence[Stop]) -> NeedsPerson:
         "nothing was collected: a person has to look first",
         why=f"{stops[0].what}{more}",
         next_step="; ".join(dict.fromkeys(stop.next_step for stop in stops)),
-        stops=[{"kind": stop.kind, "what": stop.what, "next": stop.next_step} for stop in stops],
+        stops=stops_as_facts(stops),
     )
+
+
+def stops_as_facts(stops: Sequence[Stop]) -> list[dict[str, str]]:
+    """What a program is told of why a person has to look."""
+    return [{"kind": stop.kind, "what": stop.what, "next": stop.next_step} for stop in stops]
 
 
 def _is_committed(repo: Repository) -> bool:

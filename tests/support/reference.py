@@ -130,7 +130,7 @@ _COLLECTED: list[tuple[str, str, str]] = [
     ),
     ("each of `stops`", "kind", "why a person would have to look first, with `--dry-run`"),
     ("each of `stops`", "what", "the same in words"),
-    ("each of `stops`", "next_step", "what a person can do"),
+    ("each of `stops`", "next", "what a person can do"),
     ("", "dry_run", "whether nothing was done"),
 ]
 
