@@ -99,7 +99,7 @@ def stops(facts: Facts, *, yes_delete: int | None = None, accept_policy: bool = 
     if facts.unsaid:
         yield Stop(
             kind="unsaid",
-            what="the cache lies outside of '.dvc', and nobody said who else uses it",
+            what="other repositories may use the cache, and nobody said which",
             next_step="name the others in 'retain.shared_with' of ckpt.yaml; '[]' if there is none",
         )
     if not facts.kept and facts.dropped:

@@ -161,8 +161,17 @@ class Repository:
 
     @property
     def shares_cache(self) -> bool:
-        """Whether other repositories may use the same cache."""
-        return not self.dvc_config.cache_dir.resolve().is_relative_to((self.root / ".dvc").resolve())
+        """Whether other repositories may use the same cache: it is not in this clone, or one that shares it saved there."""
+        from ckptvcs.storage.dvc import locks
+
+        cache, inside = self.dvc_config.cache_dir.resolve(), self._prefix + ".dvc"
+        if locks.cache_lock_path(self.dvc_config).exists():
+            return True
+        if cache.is_relative_to((self.root / ".dvc").resolve()):
+            return False
+        from ckptvcs.storage.history import recovery
+
+        return not any(cache.is_relative_to((tree / inside).resolve()) for tree in recovery.worktrees(self.history))
 
     def cache_lock(self) -> AbstractContextManager[Any]:
         """Held while what is in a cache that others use as well comes to be needed, or is swept. It is taken first."""

@@ -37,13 +37,18 @@ def cache_lock(config: DvcConfig, *, timeout_s: float) -> files.Lock:
     Raises:
         StorageError: the cache cannot be written to.
     """
-    folder = config.cache_dir / sidefiles.FOLDER
+    path = cache_lock_path(config)
     try:
         config.cache_dir.mkdir(parents=True, exist_ok=True)
         with files.open_folder(config.cache_dir) as cache, files.open_beneath(cache, sidefiles.FOLDER, make=True):
-            return files.Lock(folder / "cache.lock", timeout_s=timeout_s)
+            return files.Lock(path, timeout_s=timeout_s)
     except OSError as err:
-        raise from_os_error(err, doing=f"make '{folder}'") from err
+        raise from_os_error(err, doing=f"make '{path.parent}'") from err
+
+
+def cache_lock_path(config: DvcConfig) -> Path:
+    """Where that lock is: there is none in a cache that no second repository has saved to."""
+    return config.cache_dir / sidefiles.FOLDER / "cache.lock"
 
 
 def refuse_while_writing(root: Path, track_path: str) -> None:

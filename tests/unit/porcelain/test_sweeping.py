@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ckptvcs.errors import NeedsPerson
 from ckptvcs.porcelain import gc, marks, sweeping
 from tests.support.world import World
 from tests.unit.porcelain.test_gone import aged, pushed, shared
@@ -141,6 +142,36 @@ def test_a_cache_that_nobody_shares_has_no_such_lock(training: Training):
 
     assert not training.open().shares_cache
     assert not list(training.world.root.rglob("cache.lock"))
+
+
+def test_a_cache_in_this_clone_that_a_neighbour_saved_to_is_shared(training: Training, tmp_path: Path):
+    training.save(*range(1, 8))
+    training.policy(LAST_TWO)
+    theirs = World.create(tmp_path / "theirs")
+    theirs.dvc("cache", "dir", "-q", "--local", training.world.root / ".dvc/cache")
+    Training(theirs).save(4)
+
+    with pytest.raises(NeedsPerson, match="other repositories may use the cache"):
+        training.collect()
+
+    training.policy(f"{LAST_TWO}  shared_with: [{theirs.root}]\n")
+    training.collect(accept_policy=True)
+    assert training.collect().swept[0].objects
+    assert needed_by(theirs, "exp") <= names_in(training.world.root / ".dvc/cache")
+
+
+def test_worktrees_of_one_clone_are_no_neighbours(training: Training, tmp_path: Path):
+    training.save(*range(1, 8))
+    training.policy(LAST_TWO)
+    training.world.git("worktree", "add", "-q", "-b", "side", tmp_path / "side")
+    side = World(tmp_path / "side")
+    side.dvc("cache", "dir", "-q", "--local", training.world.root / ".dvc/cache")
+    Training(side).save(50, run="side")
+
+    assert not training.open().shares_cache
+    assert not Training(side).open().shares_cache
+    training.collect()
+    assert training.collect().swept[0].objects
 
 
 def test_who_shares_a_cache_in_a_group_can_write_beside_it(training: Training, neighbour: World, tmp_path: Path):
