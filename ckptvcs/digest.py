@@ -30,9 +30,9 @@ def digest(data: Buffer) -> Digest:
     return Digest(blake3(data, max_threads=threads).hexdigest())
 
 
-def digest_of_parts(parts: Iterable[Buffer]) -> Digest:
-    """Hash the concatenation of `parts` without joining them."""
-    hasher = blake3()
+def digest_of_parts(parts: Iterable[Buffer], *, parallel: bool = False) -> Digest:
+    """Hash the concatenation of `parts` without joining them; on all cores if they are large."""
+    hasher = blake3(max_threads=blake3.AUTO if parallel else 1)
     for part in parts:
         hasher.update(part)
     return Digest(hasher.hexdigest())

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from ckptvcs.digest import Digest, digest, digest_of_parts
 from ckptvcs.formats import layout, safetensors_file, tree_file
 from ckptvcs.formats.hints import Hints, layer_of, owner_key
+from ckptvcs.formats.leaf import PIECE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,6 +66,8 @@ def digests(components: Sequence[FlatComponent]) -> dict[tuple[str, str], Digest
 def _digest(leaf: Leaf) -> Digest:
     if leaf.stream is not None:
         return digest_of_parts(leaf.pieces())  # on this thread alone: the others compute
+    if leaf.forget is not None and leaf.nbytes > PIECE:
+        return digest_of_parts(leaf.pieces(), parallel=True)
     found = digest(leaf.read())
     leaf.release()
     return found

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ckptvcs.errors import FormatError
+from ckptvcs.formats import dtypes
 from ckptvcs.formats.components import EXTRA
 from ckptvcs.formats.flatten import WIDEST, FlatComponent, View
 from ckptvcs.formats.leaf import Leaf
@@ -17,7 +18,6 @@ from ckptvcs.formats.tree.walk import hanging
 from ckptvcs.formats.tree_file import Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from ckptvcs.formats.reading import Artifact
@@ -25,13 +25,12 @@ if TYPE_CHECKING:
     from ckptvcs.formats.tree_file import TreeFile
 
 
-def flat_component(artifact: Artifact, name: str, forget: Callable[[str, int, int], None]) -> FlatComponent:
+def flat_component(artifact: Artifact, name: str) -> FlatComponent:
     """Take one component out of an artifact.
 
     Args:
         artifact: where it lies.
         name: which one.
-        forget: told which bytes of which file are not needed for now: path, first byte, byte after the last.
 
     Raises:
         FormatError: its tree file is damaged.
@@ -41,7 +40,7 @@ def flat_component(artifact: Artifact, name: str, forget: Callable[[str, int, in
     hang = {leaf for _, owner, leaf in hanging(file.tree) if owner is None}
     for leaf, entry in file.table.items():
         if isinstance(entry, Stored):
-            made = _leaf(artifact, name, leaf, forget)
+            made = _leaf(artifact, name, leaf)
             component.leaves[leaf] = made if leaf in hang else replace(made, alignment=WIDEST)
         else:
             component.views[leaf] = View(
@@ -71,11 +70,14 @@ def _paths(file: TreeFile) -> dict[str, Path]:
     return {name: paths.get(name, ()) for name in file.table}
 
 
-def _leaf(artifact: Artifact, component: str, name: str, forget: Callable[[str, int, int], None]) -> Leaf:
+def _leaf(artifact: Artifact, component: str, name: str) -> Leaf:
     entry = artifact.stored(component, name)
 
     def read() -> Any:
         return artifact.data(component, name)
+
+    def forget(first: int, last: int) -> None:
+        artifact.forget(component, name, first, last)
 
     return Leaf(
         dtype=entry.dtype,
@@ -83,6 +85,7 @@ def _leaf(artifact: Artifact, component: str, name: str, forget: Callable[[str, 
         read=read,
         kind=entry.kind,  # type: ignore[arg-type]
         attrs=entry.attrs,
-        release=lambda: forget(*artifact.place(component, name)),
+        release=lambda: forget(0, dtypes.nbytes(entry.dtype, entry.shape)),
+        forget=forget,
         digest=entry.digest,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ckptvcs.formats import dtypes
 from ckptvcs.formats.tree.nodes import NAMESPACES
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping
 
     from typing_extensions import Buffer
+
+PIECE: Final = 16 << 20
+"""Of a file that is read where it lies, so much of a tensor counts as our memory at a time."""
 
 Kind = Literal["tensor", "ndarray", "bytes", "bytearray"]
 
@@ -57,6 +60,8 @@ class Leaf:
     """JSON values that loading needs beside the bytes: `requires_grad`, `parameter`, `stride`, `expand`, `device`."""
     span: Span | None = None
     release: Callable[[], None] = lambda: None
+    forget: Callable[[int, int], None] | None = None
+    """The same for the bytes between two offsets, where they lie in a file as `read()` gives them."""
     on_device: Any = None
     """A contiguous tensor with these very bytes in the memory of an accelerator, for who can copy from there by itself."""
     alignment: int = 0
@@ -68,8 +73,17 @@ class Leaf:
     """The BLAKE3 of the bytes, where it is known without reading them."""
 
     def pieces(self) -> Iterator[Buffer]:
-        """The bytes, in as many pieces as it takes; `release()` is called behind the last one."""
-        yield from self.stream() if self.stream is not None else (self.read(),)
+        """The bytes, in as many pieces as it takes; memory is given back behind each where that can be, and behind the last."""
+        if self.stream is not None:
+            yield from self.stream()
+        elif self.forget is not None and self.nbytes > PIECE:
+            data = memoryview(self.read()).cast("B")
+            for start in range(0, self.nbytes, PIECE):
+                stop = min(start + PIECE, self.nbytes)
+                yield data[start:stop]
+                self.forget(start, stop)
+        else:
+            yield self.read()
         self.release()
 
     @property

@@ -13,6 +13,7 @@ from ckptvcs.errors import FormatError, NotFound
 from ckptvcs.formats import numpy_values, safetensors_file, tree_file
 from ckptvcs.formats.components import EXTRA
 from ckptvcs.formats.leaf import Leaf, TorchAtom
+from ckptvcs.formats.mapped import MappedFile
 from ckptvcs.formats.strided import Storage, contiguous_strides, leaf_of_view
 from ckptvcs.formats.tree.decode import Builder, Decoder
 from ckptvcs.formats.tree_file import Stored, TreeFile, Viewed
@@ -28,12 +29,13 @@ class Artifact:
 
     Args:
         names: the components that there are, in the order of the state.
-        open_file: gives the bytes of a file by its path relative to the artifact; called once a file.
+        open_file: gives the bytes of a file, or a map of it, by its path relative to the artifact; called once a file.
     """
 
-    def __init__(self, names: Sequence[str], open_file: Callable[[str], Buffer]) -> None:
+    def __init__(self, names: Sequence[str], open_file: Callable[[str], Buffer | MappedFile]) -> None:
         self.names = tuple(names)
-        self._open = open_file
+        self._open_file = open_file
+        self._maps: dict[str, MappedFile] = {}
         self._trees: dict[str, TreeFile] = {}
         self._shards: dict[str, tuple[memoryview, dict[str, safetensors_file.Slot]]] = {}
 
@@ -52,8 +54,15 @@ class Artifact:
                     next_step="name one of them",
                 )
             path = f"{component}/{tree_file.NAME}"
-            self._trees[component] = tree_file.from_bytes(memoryview(self._open(path)), file=path)
+            self._trees[component] = tree_file.from_bytes(self._open(path), file=path)
         return self._trees[component]
+
+    def _open(self, path: str) -> memoryview:
+        opened = self._open_file(path)
+        if isinstance(opened, MappedFile):
+            self._maps[path] = opened
+            return opened.view
+        return memoryview(opened)
 
     def data(self, component: str, name: str) -> memoryview:
         """The bytes of a stored tensor.
@@ -61,19 +70,21 @@ class Artifact:
         Raises:
             FormatError: the table and the shard contradict each other.
         """
-        path, start, stop = self.place(component, name)
+        path, start, stop = self._place(component, name)
         return self._shards[path][0][start:stop]
 
-    def place(self, component: str, name: str) -> tuple[str, int, int]:
-        """Where the bytes of a stored tensor are: the file, the first byte, the byte after the last.
+    def forget(self, component: str, name: str, first: int, last: int) -> None:
+        """Give memory back for the bytes of a stored tensor between two offsets, if its file is mapped."""
+        path, start, _ = self._place(component, name)
+        if path in self._maps:
+            self._maps[path].forget(start + first, start + last)
 
-        Raises:
-            FormatError: the table and the shard contradict each other.
-        """
+    def _place(self, component: str, name: str) -> tuple[str, int, int]:
+        """Where the bytes of a stored tensor are: the file, the first byte, the byte after the last."""
         entry = self.stored(component, name)
         path = f"{component}/{entry.shard}"
         if path not in self._shards:
-            view = memoryview(self._open(path)).cast("B")
+            view = self._open(path).cast("B")
             self._shards[path] = view, safetensors_file.read_header(view, file=path)
         slot = self._shards[path][1].get(name)
         if slot is None or slot.spec != safetensors_file.stored_spec(entry.dtype, entry.shape):
@@ -211,9 +222,14 @@ class NeutralBuilder(LeafBuilder):
             entry.dtype, entry.shape, entry.strides, start=entry.offset, storage=storage, attrs=entry.attrs
         )
 
-    @staticmethod
-    def _storage(owner: str, name: str, data: memoryview) -> Storage:
-        return Storage(("artifact", owner, name), len(data), lambda start, stop: data[start:stop])
+    def _storage(self, owner: str, name: str, data: memoryview) -> Storage:
+        artifact = self._assembler.artifact
+        return Storage(
+            ("artifact", owner, name),
+            len(data),
+            lambda start, stop: data[start:stop],
+            lambda first, last: artifact.forget(owner, name, first, last),
+        )
 
 
 def named_leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Leaf]]:

@@ -100,7 +100,12 @@ def leaf_of_view(
         attrs=attrs,
         span=span if math.prod(shape) else None,
         release=lambda: storage.release(start, stop),
+        forget=_forget(storage, start) if storage.is_file and is_contiguous(shape, strides) else None,
     )
+
+
+def _forget(storage: Storage, start: int) -> Callable[[int, int], None]:
+    return lambda first, last: storage.release(start + first, start + last)
 
 
 class Storage:
@@ -110,19 +115,21 @@ class Storage:
         key: equal for equal storages alone.
         nbytes: how many there are.
         read: gives the bytes between two offsets.
-        release: says that those bytes are not needed for now.
+        release: says that those bytes are not needed for now; None where they are not read from a file.
     """
 
-    __slots__ = ("key", "nbytes", "read", "release")
+    __slots__ = ("is_file", "key", "nbytes", "read", "release")
 
     def __init__(
         self,
         key: Hashable,
         nbytes: int,
         read: Callable[[int, int], Buffer],
-        release: Callable[[int, int], None] = lambda _, __: None,
+        release: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.key, self.nbytes, self.read, self.release = key, nbytes, read, release
+        self.key, self.nbytes, self.read = key, nbytes, read
+        self.is_file = release is not None
+        self.release = release or (lambda _, __: None)
 
 
 def negated(storage: Storage, dtype: str, *, imaginary: bool, real: bool) -> Storage | None:
@@ -151,7 +158,9 @@ def negated(storage: Storage, dtype: str, *, imaginary: bool, real: bool) -> Sto
         turned: Any = bits ^ np.array(signs, bits.dtype)
         return memoryview(turned).cast("B")
 
-    return Storage((storage.key, dtype, imaginary, real), storage.nbytes, read, storage.release)
+    return Storage(
+        (storage.key, dtype, imaginary, real), storage.nbytes, read, storage.release if storage.is_file else None
+    )
 
 
 _SIGNED: Final = {"F16": 1, "BF16": 1, "F32": 1, "F64": 1, "C32": 2, "C64": 2, "C128": 2}

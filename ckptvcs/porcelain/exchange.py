@@ -317,7 +317,8 @@ class _Tensors:
         specs = {name: safetensors_file.Spec(self._leaves[name].dtype, self._leaves[name].shape) for name in names}
         file.write(safetensors_file.header(specs, self._metadata))
         for name in safetensors_file.write_order(specs):
-            file.write(self._leaves[name].read())
+            for piece in self._leaves[name].pieces():
+                file.write(piece)
 
 
 def _durably(path: Path, write: Callable[[BinaryIO], Any]) -> None:

@@ -72,7 +72,6 @@ def open_flat(repo: Repository, checkpoint: Checkpoint, progress: Progress = sil
     entries = [c for c in checkpoint.manifest.components if c.encoding == "tree"]
     repo.objects.check((ref_of(file) for entry in entries for file in entry.files), progress)
     listed = {file.path: file for entry in entries for file in entry.files}
-    maps: dict[str, MappedFile] = {}
 
     def open_file(path: str) -> Any:
         entry = listed.get(path)
@@ -80,18 +79,10 @@ def open_flat(repo: Repository, checkpoint: Checkpoint, progress: Progress = sil
             raise FormatError(
                 f"cannot read '{path}'", why="the manifest does not list it", next_step="run 'ckpt doctor'"
             )
-        if not entry.size:
-            return b""
-        maps[path] = MappedFile(_verified(repo, entry))
-        return maps[path].view
+        return MappedFile(_verified(repo, entry)) if entry.size else b""
 
     artifact = Artifact([entry.name for entry in entries], open_file)
-
-    def forget(path: str, start: int, stop: int) -> None:
-        if path in maps:
-            maps[path].forget(start, stop)
-
-    components = {entry.name: flat_component(artifact, entry.name, forget) for entry in entries}
+    components = {entry.name: flat_component(artifact, entry.name) for entry in entries}
     return Flat(checkpoint=checkpoint, components=components, artifact=artifact)
 
 

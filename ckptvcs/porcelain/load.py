@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ckptvcs.errors import FormatError, MissingObject, NotFound, Refused
 from ckptvcs.formats.artifact import PICKLE
 from ckptvcs.formats.components import EXTRA
+from ckptvcs.formats.mapped import MappedFile
 from ckptvcs.formats.reading import Artifact, Assembler, NeutralBuilder
 from ckptvcs.porcelain import given
 from ckptvcs.porcelain.checkpoints import pointer_at, require_checkpoint
@@ -114,8 +115,8 @@ def load(
 
 
 def open_component_file(repo: Repository, checkpoint: Checkpoint) -> Callable[[str], Any]:
-    """A function that gives the bytes of a file of a checkpoint, by its path in the artifact, verified."""
-    return Reading(repo, checkpoint, NeutralBuilder).open
+    """A function that gives a file of a checkpoint to be read where it lies, by its path in the artifact, verified."""
+    return Reading(repo, checkpoint, NeutralBuilder).map
 
 
 class Reading:
@@ -217,6 +218,12 @@ class Reading:
                 f"cannot read '{path}'", why="the manifest does not list it", next_step="run 'ckpt doctor'"
             )
         return entry
+
+    def map(self, path: str) -> MappedFile | bytes:
+        """A read-only map of a verified object, of which pages can be given back."""
+        ref = ref_of(self._file(path))
+        self._check([ref])
+        return MappedFile(self._repo.objects.store.path(ref.name)) if ref.nbytes else b""
 
     def open(self, path: str) -> Any:
         """A private, writable map of a verified object."""

@@ -471,6 +471,8 @@ def memory(folder: Path, nbytes: int) -> list[Peak]:
     root, ckpt, here = folder / "ckpt", [sys.executable, "-m", "ckptvcs"], Path.cwd()
     repository(root).close()
     peak_bytes(script(_STATE.format(nbytes=nbytes) + f"torch.save(state, {str(folder / 'x.pt')!r})"), here)
+    one = f"import torch; torch.save({{'model': torch.rand({nbytes // 4})}}, {str(folder / 'one.pt')!r})"
+    peak_bytes(script(one), here)
     plain = peak_bytes(script("import ckptvcs.cli.main, pygit2, numpy"), folder)
     torch_too = peak_bytes(script("import torch, ckptvcs.porcelain.api"), folder)
 
@@ -486,6 +488,7 @@ def memory(folder: Path, nbytes: int) -> list[Peak]:
         of("`ckpt restore main --to DIR`", "restore", "main", "--to", "../to"),
         of("`ckpt diff main~1 main --values`", "diff", "main~1", "main", "--values"),
         of("`ckpt export main y.safetensors --format safetensors`", *_EXPORT),
+        of("`ckpt commit one.pt`, a single tensor", "commit", "../one.pt", "--branch", "one", "--step", "2"),
         Peak(name="`Repo.commit` of a state in memory, above the state", nbytes=with_commit, empty=alone),
         *_merges(folder / "merge", nbytes, plain),
         Peak(name="`ckptvcs.load`, nothing touched", nbytes=peak_bytes(script(_LOAD), root), empty=torch_too),

@@ -42,7 +42,7 @@ def open_artifact(path: Path) -> Source:
                 f"cannot read '{file}'", why="it is missing, or a link", next_step="run 'ckpt restore HEAD'"
             )
         watched.append(file)
-        return MappedFile(file).view if file.stat().st_size else b""
+        return MappedFile(file) if file.stat().st_size else b""
 
     artifact = Artifact(names, open_file)
     state = build(artifact, NeutralBuilder)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 import pytest
 import torch
 
 from ckptvcs.errors import CkptvcsError
 from ckptvcs.formats.flat_artifact import flat_component
+from ckptvcs.formats.leaf import PIECE
+from ckptvcs.formats.mapped import MappedFile
+from ckptvcs.formats.reading import Artifact
 from tests.support.states import training_state
 from tests.unit.formats.makers import components_of, files_of, opened, write
 
 
 def again(files: dict[str, bytes]) -> dict[str, bytes]:
     artifact = opened(files)
-    return files_of([flat_component(artifact, name, lambda *_: None) for name in artifact.names])
+    return files_of([flat_component(artifact, name) for name in artifact.names])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -40,23 +43,34 @@ def test_tied_overlapping_and_viewed_tensors():
 def test_where_a_tensor_hangs_is_known():
     state = {"optimizer": {"state": {3: {"exp_avg": torch.ones(2)}}, "param_groups": [{"params": [3]}]}}
 
-    (component,) = [flat_component(opened(write(state)), "optimizer", lambda *_: None)]
+    (component,) = [flat_component(opened(write(state)), "optimizer")]
 
     assert component.paths == components_of(state)[0].paths
 
 
-def test_what_is_not_needed_for_now_is_told_by_its_place():
-    files = write({"model": {"a": torch.ones(4), "b": torch.ones(400)}})
-    told: list[tuple[Any, ...]] = []
+def test_pages_of_a_large_tensor_go_back_while_it_is_read(tmp_path: Path):
+    whole = torch.arange(5 * PIECE // 4, dtype=torch.float32)
+    files = write({"model": {"b": whole}})
+    told: list[tuple[int, int]] = []
 
-    component = flat_component(opened(files), "model", lambda *place: told.append(place))
-    for leaf in component.leaves.values():
-        leaf.release()
+    class Told(MappedFile):
+        def forget(self, start: int, stop: int) -> None:
+            told.append((start, stop))
+            super().forget(start, stop)
 
-    assert all(
-        files[path][start:stop] == torch.ones((stop - start) // 4).numpy().tobytes() for path, start, stop in told
-    )
-    assert sorted(stop - start for _, start, stop in told) == [16, 1600]
+    def open_file(path: str) -> MappedFile:
+        file = tmp_path / path.replace("/", "-")
+        file.write_bytes(files[path])
+        return Told(file)
+
+    leaf = flat_component(Artifact(["model"], open_file), "model").leaves["b"]
+    pieces = [bytes(piece) for piece in leaf.pieces()]
+
+    assert b"".join(pieces) == whole.numpy().tobytes()
+    assert {len(piece) for piece in pieces} == {PIECE}
+    shard = next(data for path, data in files.items() if path.endswith(".safetensors"))
+    assert b"".join(shard[start:stop] for start, stop in told[:-1]) == whole.numpy().tobytes()
+    assert told[-1] == (told[0][0], told[-2][1])
 
 
 def test_a_malformed_node_is_an_error_of_ours():
@@ -66,4 +80,4 @@ def test_a_malformed_node_is_an_error_of_ours():
     assert files["model/tree.json"] != tree
 
     with pytest.raises(CkptvcsError, match="model"):
-        flat_component(opened(files), "model", lambda *_: None)
+        flat_component(opened(files), "model")

@@ -57,7 +57,7 @@ def test_only_the_shards_that_are_wanted_are_opened():
     written = write(training_state(1))
     asked: list[str] = []
     artifact = opened(written)
-    artifact._open = lambda path: asked.append(path) or bytearray(written[path])  # type: ignore[method-assign]
+    artifact._open_file = lambda path: asked.append(path) or bytearray(written[path])  # type: ignore[method-assign]
 
     torch_state.load(artifact, ["model"])
 
@@ -78,7 +78,7 @@ def test_a_copy_has_memory_of_its_own():
     written = write({"model": {"w": torch.zeros(4)}})
     memory = {path: bytearray(data) for path, data in written.items()}
     artifact = opened(written)
-    artifact._open = lambda path: memory[path]  # type: ignore[method-assign]
+    artifact._open_file = lambda path: memory[path]  # type: ignore[method-assign]
 
     back = torch_state.load(artifact, copy=True)
     for data in memory.values():
