@@ -133,13 +133,15 @@ def _say_sums(found: RetentionPlan) -> None:
 
     dropped = sum(1 for one in found.judged if not one.is_kept)
     part = sum(1 for one in found.judged if one.is_kept and one.dropped)
-    some = f", {part} in part" if part else ""
+    some = f" ({part} of them in part)" if part else ""
     render.answer(f"{render.counted(len(found.judged) - dropped, 'checkpoint')} kept{some}, {dropped} dropped")
     new = len(gc_ledger.new_drops(found.verdict))
     if dropped + part > new:
         render.answer(f"{dropped + part - new} of those that lose something are condemned already, {new} are not")
     if found.verdict.evicted:
-        render.answer(f"{render.counted(len(found.verdict.evicted), 'local copy')} of kept ones go, which a remote has")
+        count = len(found.verdict.evicted)
+        several = "1 local copy of a kept one goes" if count == 1 else f"{count} local copies of kept ones go"
+        render.answer(f"{several}, as far as they are here: a remote has all of it")
     for one in found.freed:
         what = f"{render.size(one.nbytes)} in '{render.text(one.place)}' ({render.counted(one.objects, 'object')})"
         render.answer(f"frees {what}" if one.objects else f"frees nothing in '{render.text(one.place)}'")

@@ -140,13 +140,29 @@ def _best(view: View, line: Line, monitor: str, mode: Mode) -> CheckpointId | No
 
 def _unevaluated(view: View, rules: Sequence[Rule], since: float) -> Iterator[tuple[CheckpointId, Reason]]:
     for line in view.lines:
-        for (monitor, _), sources in _compared(view, rules, line).items():
-            reason = _needed(
-                "evaluation",
-                f"its {monitor} is not known yet",
-                [[DEADLINE], [line.source], *([sources] if sources else [])],
-            )
+        for monitors, sources in _awaited(view, rules, line):
+            what = f"its {monitors[0]} is" if len(monitors) == 1 else f"none of {', '.join(monitors)} is"
+            ends = [[DEADLINE], [line.source], *([sources] if sources else [])]
+            reason = _needed("evaluation", f"{what} not known yet, and may come", ends)
             for identifier in line.members:
                 member = view.members[identifier]
-                if member.time > since and monitor not in member.metrics:
+                if member.time > since and member.metrics.keys().isdisjoint(monitors):
                     yield identifier, reason
+
+
+def _awaited(view: View, rules: Sequence[Rule], line: Line) -> Iterator[tuple[list[str], list[str]]]:
+    """Metrics of which one has to be known, and the rules that say so; no rule where it is so without one.
+
+    Of the usual names one is enough: nobody said that a training knows all of them.
+    """
+    said = [monitor for monitor, _ in view.compared]
+    by_rule: dict[str, list[str]] = {}
+    for rule in rules:
+        if rule.best is not None and rule.fits(line):
+            by_rule.setdefault(rule.best.monitor, []).append(rule.source)
+    if view.says_best:
+        yield from (([monitor], []) for monitor in said)
+        by_rule = {monitor: sources for monitor, sources in by_rule.items() if monitor not in said}
+    elif said:
+        yield said, []
+    yield from (([monitor], sources) for monitor, sources in by_rule.items())

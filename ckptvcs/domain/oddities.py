@@ -9,7 +9,7 @@ from ckptvcs.domain import quotas
 from ckptvcs.domain.keeping import seconds, size
 from ckptvcs.domain.remote_files import GRACE_S
 from ckptvcs.domain.retention import kept_components
-from ckptvcs.domain.rules import RULES, Rule
+from ckptvcs.domain.rules import RULES, Rule, named
 from ckptvcs.paths import printable
 
 if TYPE_CHECKING:
@@ -83,10 +83,16 @@ def _full_lines(
     limit = size(keep.max_bytes) if keep.max_bytes is not None else None
     if limit is None:
         return
-    needed = {line: _nbytes(view, (i for i in line.members if i in floor), floor) for line in lines}
+    part = {i: _part(view.members[i].components, keep, floor[i]) for i in floor.keys() & view.members.keys()}
+    needed = {line: _nbytes(view, (i for i in line.members if i in part), part) for line in lines}
     if needed:
         line = max(needed, key=lambda one: (needed[one], str(one)))
         yield from _below_floor(f"{key}.max_bytes", limit, needed[line], f"what is always kept of {line}")
+
+
+def _part(components: Mapping[str, str], keep: Keep, needed: frozenset[str]) -> frozenset[str]:
+    """What rules would keep of what is needed in any case."""
+    return needed.intersection(named(components, keep.components)) if keep.components else needed
 
 
 def _below_floor(key: str, limit: int, needed: int, what: str) -> Iterator[str]:

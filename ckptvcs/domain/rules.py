@@ -83,7 +83,7 @@ def _kept_by(rule: Rule, line: Line, view: View, now: float) -> Iterator[tuple[C
     cache: dict[tuple[str, ...], Reason] = {}  # most checkpoints of a line have the same components
     for identifier in ids:
         member = view.members[identifier]
-        components = _named(member.components, rule.keep.components)
+        components = named(member.components, rule.keep.components)
         if member.time > since and (components or not rule.keep.components):
             if components not in cache:
                 cache[components] = Reason(
@@ -103,20 +103,22 @@ def _over_limit(
     found: Sequence[tuple[CheckpointId, Reason]],
     needed: Mapping[CheckpointId, frozenset[str]],
 ) -> set[CheckpointId]:
-    """Those of a line that the limit of its rules has no room for: the oldest."""
+    """Those of a line that the limit of its rules has no room for: the oldest. What else is needed of it takes no room."""
     if rule.keep.max_bytes is None:
         return set()
     limit = size(rule.keep.max_bytes)
     assert limit is not None  # checked when the policy was read
-    kept: dict[CheckpointId, frozenset[str]] = {i: needed[i] for i in line.members if i in needed}
+    kept: dict[CheckpointId, frozenset[str]] = {}
     for identifier, reason in found:
         components = frozenset(reason.components or view.members[identifier].components)
         kept[identifier] = kept.get(identifier, frozenset()) | components
     oldest = [identifier for identifier in reversed(line.members) if identifier in kept]
-    return set(quotas.too_many(view.sized(), oldest, kept, needed, limit=limit))
+    fixed = {identifier: kept[identifier] & needed[identifier] for identifier in kept.keys() & needed.keys()}
+    return set(quotas.too_many(view.sized(), oldest, kept, fixed, limit=limit))
 
 
-def _named(components: Mapping[str, str], wanted: Sequence[str]) -> tuple[str, ...]:
+def named(components: Mapping[str, str], wanted: Sequence[str]) -> tuple[str, ...]:
+    """The components that have one of the wanted names or roles."""
     if not wanted:
         return ()
     return tuple(sorted(name for name, role in components.items() if name in wanted or role in wanted))

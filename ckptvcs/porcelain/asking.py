@@ -12,7 +12,7 @@ from ckptvcs.storage.history.ledger import LEDGER
 from ckptvcs.storage.history.transport import Git
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ckptvcs.porcelain.places import Place
     from ckptvcs.porcelain.repo import Repository
@@ -28,6 +28,8 @@ class Answers:
     """Refs of git remotes as they are there, under `REMOTE:REF`, and what they name; it is all here."""
     needed: set[str] = field(default_factory=set)
     """Names of objects that neighbours need."""
+    neighbours: list[str] = field(default_factory=list)
+    """The addresses of other repositories that said what they need."""
     clones: dict[str, str] = field(default_factory=dict)
     """Neighbours on this machine, and what they were when they were asked."""
     silent: list[str] = field(default_factory=list)
@@ -48,23 +50,26 @@ def ask(repo: Repository, places: Sequence[Place], *, offline: bool) -> Answers:
     Raises:
         StorageError: a git remote does not answer.
     """
-    found = Answers()
+    found, hubs = Answers(), list[dict[str, str]]()
     shared = (repo.config.retain.shared_with if repo.config.retain else None) or ()
     addresses = [neighbours.resolved(repo, one) for one in shared]
     if not offline:
         git = Git(repo.history, repo.around.variables)
         for to in git.remotes():
             found.notes += fetch.fetch(repo, to).notes
-            found.refs.update(_refs_of(repo, git, to))
+            listed = _listed(repo, git, to)
+            hubs.append(listed)
+            found.refs.update(_needed_by(repo, to, listed))
         for place in places:
             urls, unreadable = neighbours.known(repo, place)
             addresses += urls
             found.silent += unreadable
     found.unsaid = any(place.is_hot for place in places) and _is_shared(repo)
-    theirs = neighbours.needed(repo, addresses, places)
+    theirs = neighbours.needed(repo, addresses, places, hubs)
     found.needed |= theirs.names
     found.silent += theirs.silent
     found.clones = theirs.clones
+    found.neighbours = theirs.neighbours
     return found
 
 
@@ -74,15 +79,20 @@ def _is_shared(repo: Repository) -> bool:
     return repo.shares_cache and (retain is None or retain.shared_with is None)
 
 
-def _refs_of(repo: Repository, git: Git, to: str) -> dict[str, str]:
-    """Every ref of a git remote as it is there now; what they name is brought here."""
+def _listed(repo: Repository, git: Git, to: str) -> dict[str, str]:
+    """Every ref of a git remote as it is there now; what they name is brought here, but for the ledger."""
     for _ in range(_TRIES):
-        there = {ref: oid for ref, oid in git.list_refs(to).items() if not ref.startswith(LEDGER)}
-        absent = {ref: oid for ref, oid in there.items() if oid not in repo.history.repo}
+        there = git.list_refs(to)
+        absent = {oid for ref, oid in there.items() if not ref.startswith(LEDGER) and oid not in repo.history.repo}
         if not absent:
-            history = repo.history
-            return {f"{to}:{ref}": ancestry.commit_behind(history, oid) or oid for ref, oid in there.items()}
+            return there
         git.bring(to, sorted(absent))
     raise RefMoved(
         f"cannot tell what '{to}' needs", why="its refs move faster than they can be read", next_step="run it again"
     )
+
+
+def _needed_by(repo: Repository, to: str, listed: Mapping[str, str]) -> dict[str, str]:
+    """What the refs of a git remote lead to, under `REMOTE:REF`."""
+    some = {ref: oid for ref, oid in listed.items() if not ref.startswith(LEDGER)}
+    return {f"{to}:{ref}": ancestry.commit_behind(repo.history, oid) or oid for ref, oid in some.items()}

@@ -15,6 +15,7 @@ from ckptvcs.paths import printable
 from ckptvcs.porcelain.inventory import tells_of_dvc, tokens
 from ckptvcs.storage.history import recovery
 from ckptvcs.storage.names import DIR_SUFFIX, ObjectName, is_object_name
+from ckptvcs.storage.plain_yaml import plain_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -54,14 +55,29 @@ def needed(repo: Repository, inventory: Inventory, places: Sequence[Place]) -> F
         found.unreadable.append(
             "this clone is shallow: what older checkpoints need is known after 'git fetch --unshallow'"
         )
+    found.unreadable += [
+        f"worktree '{printable(str(path))}' is locked and away: nobody knows which files of DVC lie there"
+        for path in recovery.away(repo.history)
+    ]
     staged = recovery.staged(repo.history, tells_of_dvc, limit=_MAX_FILE)
     for where, data in (*staged, *_on_disk(repo, found)):
         if data is None:
             found.unreadable.append(f"'{printable(where)}' is too large")
         else:
-            found.names |= tokens(data)
+            named = tokens(data)
+            found.names |= named
+            if not named and tells_of_dvc(where) and not _can_be_read(data):
+                found.unreadable.append(f"'{printable(where)}' is no file of DVC, so that nobody knows what it needs")
     add_members(found, inventory, places)
     return found
+
+
+def _can_be_read(data: bytes) -> bool:
+    """Whether a file that names no object is one of DVC nevertheless, and not one that was damaged."""
+    try:
+        return isinstance(plain_yaml(data), dict)
+    except ValueError:
+        return False
 
 
 def named_on_disk(repo: Repository) -> set[str]:

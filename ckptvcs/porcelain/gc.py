@@ -202,7 +202,10 @@ def _collect(run: _Run, *, dry_run: bool) -> Report:
         )
         for place in run.places
     ]
-    dropped = gc_ledger.new_drops(verdict)
+    unneeded = gc_ledger.new_drops(verdict)
+    dropped = gc_ledger.with_objects(verdict, unneeded, surveys)
+    if len(dropped) < len(unneeded) and answers.neighbours:
+        run.notes.append(_held_back(len(unneeded) - len(dropped), answers))
     if not dry_run:
         lost.note(run.repo, verdict.looked.lost)
     stops = _stops(run, verdict, answers, surveys, dropped)  # G3
@@ -227,6 +230,11 @@ def _collect(run: _Run, *, dry_run: bool) -> Report:
         stops=tuple(stops),
         notes=tuple(dict.fromkeys((*verdict.looked.account.notes, *run.notes, *more))),
     )
+
+
+def _held_back(count: int, answers: Answers) -> str:
+    several = "checkpoint that no rule keeps stays" if count == 1 else "checkpoints that no rule keeps stay"
+    return f"{count} {several}: other repositories that use the same stores need them ({', '.join(answers.neighbours[:3])})"
 
 
 def _elsewhere(run: _Run, verdict: Verdict) -> dict[str, set[ObjectName]] | None:

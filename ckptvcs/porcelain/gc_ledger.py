@@ -30,6 +30,17 @@ def new_drops(verdict: Verdict) -> Parts:
     }
 
 
+def with_objects(verdict: Verdict, parts: Parts, surveys: Iterable[Survey]) -> Parts:
+    """Those of which something can go: the objects of the others are needed by somebody else, or are in no place here."""
+    stored = {name for one in surveys for name in one.stored}
+    found = {}
+    for identifier, components in parts.items():
+        names = names_of(verdict.looked.inventory.slim(identifier), components, whole=not verdict.kept[identifier])
+        if not names.isdisjoint(stored):
+            found[identifier] = components
+    return found
+
+
 def needed_again(verdict: Verdict, places: Iterable[Place]) -> Parts:
     """What is condemned or gone, as the ledger says, and neither any more.
 

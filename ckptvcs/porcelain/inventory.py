@@ -185,7 +185,7 @@ def tokens(data: bytes) -> set[str]:
 
 def tells_of_dvc(name: str) -> bool:
     """Whether a file of that name is one of DVC that names objects."""
-    return name.endswith(".dvc") or name == "dvc.lock"
+    return name.endswith(".dvc") or name.rpartition("/")[2] == "dvc.lock"
 
 
 def _tells_of_data(name: str) -> bool:

@@ -100,15 +100,22 @@ class Lease:
     def _note(self) -> None:
         self._record.write(self._paths, self._tips if self._moving else [])
 
-    def obey(self) -> None:
-        """P2: stop if a collector has condemned what is needed. Nothing is ever uploaded under a condemned name.
+    def obey(self, *, late: bool = False) -> None:
+        """P2: stop if a collector has condemned what is needed, and may sweep it while this push is under way.
+
+        What was condemned a short time ago is swept by nobody before the refs have moved, and then everybody sees that it is
+        needed. Who was late waits for all of them.
 
         Raises:
             Conflict: it has.
             FormatError: what a collector wrote cannot be read.
         """
-        for marked in condemned(self.side, self._claim.objects):
-            raise marked.as_error(self.remote)
+        marks = list(condemned(self.side, self._claim.objects))
+        now = self.side.now(self._folder) if marks and not late else None
+        for marked in marks:
+            age = now - marked.time_s if now is not None and marked.time_s is not None else None
+            if age is None or not -MARGIN_S < age < remote_files.GRACE_S - remote_files.MAX_PUSH_S - MARGIN_S:
+                raise marked.as_error(self.remote)
 
     def is_young(self) -> bool:
         """P4: whether everybody has respected the lease until now, and does for some time. It may be gone as well."""

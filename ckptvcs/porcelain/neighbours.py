@@ -117,17 +117,23 @@ class Needs:
     """Of all objects that they need."""
     silent: list[str] = field(default_factory=list)
     """Those that did not answer, and what could not be read of the others."""
+    neighbours: list[str] = field(default_factory=list)
+    """Their addresses, as far as they answered and are not our own git remotes by another address."""
     clones: dict[str, str] = field(default_factory=dict)
     """Those on this machine, and what they were when they were asked; see `state.state_of`."""
 
 
-def needed(repo: Repository, addresses: Sequence[str], places: Sequence[Place]) -> Needs:
+def needed(
+    repo: Repository, addresses: Sequence[str], places: Sequence[Place], hubs: Sequence[Mapping[str, str]]
+) -> Needs:
     """Ask other repositories what they need.
 
     Args:
         repo: the repository.
         addresses: where git finds the others.
         places: where lists of their directories are looked for.
+        hubs: all refs of our git remotes. Who has the very same ones is one of them by another address, such as https for ssh,
+            or decides as we do: it has the same policy and the same ledger.
     """
     found, said = foreign.Foreign(), Needs()
     for url in sorted(set(addresses)):
@@ -137,10 +143,13 @@ def needed(repo: Repository, addresses: Sequence[str], places: Sequence[Place]) 
                 said.clones[url] = state_of(clone)
             variables = mirror.guarded(repo.around.variables)
             copy = mirror.update(repo.private / "neighbours", url, variables)
+            if clone is None and mirror.refs(copy) in hubs:
+                continue
             taken = inventory.take(copy, variables, sorted(mirror.tips(copy)))
         except StorageError:
             said.silent.append(printable(without_password(url)))
             continue
+        said.neighbours.append(printable(without_password(url)))
         found.names |= taken.foreign
         found.names.update(_names(taken))
         found.unreadable += [f"{what} in '{printable(url)}'" for what in taken.unreadable]

@@ -86,7 +86,9 @@ def check(repo: Repository, against: str = HEAD) -> Checked:
     remotes = {one.name for one in known(repo) if one.tier == "warm"}
     seen = replace(looked.view, has_warm=bool(remotes))
     decided = retention.decide(seen, config.retain, now=now)
-    past = replace(seen, compared=view.compared(before, looked.view.members.values()))
+    past = replace(
+        seen, compared=view.compared(before, looked.view.members.values()), says_best=before.best is not None
+    )
     was = _kept(looked, retention.decide(past, before.retain, now=now)) if before != config else None
     new = _kept(looked, decided)
     dropped, kept = ({}, {}) if was is None else (_less(was, new), _less(new, was))

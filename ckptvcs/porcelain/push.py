@@ -119,7 +119,8 @@ def plan_push(
     updates += _chain_updates(repo, theirs, to)
     needed = _needed(repo, checkpoints)
     looked = replicas.look(repo, stores, needed) if checkpoints else ()
-    lost = _lost(repo, checkpoints, replicas.nowhere(repo, looked), theirs)
+    begins = {tips[update.ref] for update in updates if update.old is None and update.ref in tips}
+    lost = [c for c in _lost(repo, checkpoints, replicas.nowhere(repo, looked), theirs) if c.commit not in begins]
     if lost:
         checkpoints = tuple(checkpoint for checkpoint in checkpoints if checkpoint not in lost)
         needed = _needed(repo, checkpoints)

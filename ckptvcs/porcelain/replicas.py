@@ -281,7 +281,7 @@ def _wait_for_collectors(lease: Lease) -> None:
     end = time.monotonic() + PATIENCE_S
     while True:
         try:
-            lease.obey()
+            lease.obey(late=True)
         except Conflict as err:
             if time.monotonic() > end:
                 raise Conflict(

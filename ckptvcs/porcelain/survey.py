@@ -41,7 +41,7 @@ class Survey:
     trash: Sequence[Marked]
     """Lists of what is in the trash, of whomever."""
     going: Going | None
-    """What would be condemned, beside all that is there; None if there is nothing."""
+    """What would be condemned, beside all that is there, without local copies of what a remote has; None if nothing goes."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -109,10 +109,12 @@ def _killed(place: Place, verdict: Verdict, marked: Marked, leased: Collection[O
 
 def _going(place: Place, verdict: Verdict, fresh: Mapping[ObjectName, Stored]) -> Going:
     here = place.side.now("gc")
+    copies = verdict.doomed.needed(fresh) if verdict.evicted and place.is_hot else set()
+    lost = {name: stored for name, stored in fresh.items() if name not in copies}
     return Going(
         place=place.name,
-        objects=len(fresh),
-        nbytes=sum(stored.nbytes for stored in fresh.values()),
+        objects=len(lost),
+        nbytes=sum(stored.nbytes for stored in lost.values()),
         total=sum(stored.nbytes for stored in place.removal.stored()) if fresh else 0,
         skew_s=None if here is None or place.is_hot else here - verdict.clock,
     )

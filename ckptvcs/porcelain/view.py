@@ -106,6 +106,7 @@ def _view(
         lines=lines,
         pins=pins.found,
         compared=compared(repo.config, members.values()),
+        says_best=repo.config.best is not None,
         objects=lambda identifier, components: _objects(found.slim(identifier), components),
         has_warm=_has_warm(repo),
     )

@@ -80,6 +80,8 @@ class Rules:
     """The protocol, as the code has it; each switch changes one thing."""
 
     obeys_marks: bool = True
+    passes_young_marks: bool = True
+    """Whether a push may need what was condemned so short a time ago that nobody sweeps it before the push is over."""
     limits_time: bool = True
     stalls: bool = True
     """Whether time may pass between the look at the age of a lease and the push of the refs."""
@@ -136,7 +138,7 @@ class Rules:
         elif p.step == LEASED:
             yield (
                 Step(who, "look"),
-                to(Push() if self.obeys_marks and _is_marked(s, p) else p._replace(step=LOOKED)),
+                to(Push() if self.obeys_marks and self._stops(s, p) else p._replace(step=LOOKED)),
             )  # P2
         elif p.step == LOOKED:
             yield Step(who, "send"), to(p._replace(step=SENT), objects=_whole(s, p))  # P3
@@ -145,6 +147,11 @@ class Rules:
         if p.step and (p.step != MOVED or self.dies_before_settling):
             left = {(p.object, p.age)} if p.age < MAX_PUSH else set()
             yield Step(who, "die"), to(Push(), orphans=s.orphans | left)
+
+    def _stops(self, s: State, p: Push) -> bool:
+        """Whether marks are in the way of a push: those of which the grace may end while it is under way."""
+        ages = [c.age for c in s.collectors if p.object in c.marks]
+        return any(not self.passes_young_marks or age + MAX_PUSH >= GRACE for age in ages)
 
     def _end(self, s: State, who: str, p: Push, to: To) -> Iterator[tuple[Step, State]]:
         if p.step == SENT and self.limits_time and p.age >= MAX_PUSH:

@@ -57,6 +57,12 @@ def guarded(variables: Mapping[str, str]) -> dict[str, str]:
     return {**safe, **quiet, "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh", "GIT_NO_LAZY_FETCH": "1"}
 
 
+def refs(history: History) -> dict[str, str]:
+    """Every ref of a copy, and the git object that it names, as `git ls-remote` lists them."""
+    with git_errors("read the refs of a copy"):
+        return {name: str(history.repo.references[name].target) for name in history.repo.references}
+
+
 def tips(history: History) -> set[str]:
     """The commits that all refs of a copy lead to."""
     tags = (tag.commit for tag in history.tags())

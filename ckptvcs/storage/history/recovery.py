@@ -28,14 +28,35 @@ def worktrees(history: History) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def away(history: History) -> list[Path]:
+    """Worktrees that are locked, so that git does not forget them, and whose folders are not there."""
+    return [
+        path for path, folder in _git_folders(history).items() if (folder / "locked").exists() and not path.is_dir()
+    ]
+
+
 def heads(history: History) -> dict[str, CommitId]:
-    """What is checked out, by the folder of the worktree; empty for this one."""
+    """What is checked out, by the folder of the worktree, which may be away; empty for this one."""
     found = {}
-    for path in worktrees(history):
-        with contextlib.suppress(pygit2.GitError, KeyError, ValueError):  # nothing is committed, or it is gone
-            repo = history.repo if path == history.root else pygit2.Repository(str(path))
-            if not repo.head_is_unborn:
-                found["" if path == history.root else str(path)] = CommitId(str(repo.head.target))
+    for path, folder in _git_folders(history).items():
+        with contextlib.suppress(pygit2.GitError, KeyError, ValueError, OSError):  # nothing is committed
+            said = (folder / "HEAD").read_text(encoding="utf-8", errors="surrogateescape").strip()
+            name = said.removeprefix("ref: ")
+            commit = history.repo.references[name].peel(pygit2.Commit).id if name != said else history.repo[said].id
+            found["" if path == history.root else str(path)] = CommitId(str(commit))
+    return found
+
+
+def _git_folders(history: History) -> dict[Path, Path]:
+    """Where git keeps what is checked out and staged, by the folder of the worktree; also of one whose folder is away."""
+    found = {history.root: Path(history.repo.path)}
+    for folder in (history.common_dir / "worktrees").glob("*"):
+        with contextlib.suppress(OSError):
+            link = (folder / "gitdir").read_text(encoding="utf-8", errors="surrogateescape").strip()
+            found.setdefault((folder / link).parent.absolute(), folder)
+    main = history.common_dir.parent
+    if (main / ".git").is_dir():
+        found.setdefault(main, history.common_dir)
     return found
 
 
@@ -70,14 +91,14 @@ def staged(history: History, wanted: Callable[[str], bool], *, limit: int) -> It
         wanted: by name, which files.
         limit: bytes.
     """
-    for tree in worktrees(history):
+    for folder in _git_folders(history).values():
         try:
-            repo = pygit2.Repository(str(tree))
-            entries = [entry for entry in repo.index if wanted(entry.path.rpartition("/")[2])]
-        except (pygit2.GitError, OSError):  # a worktree that is gone
+            index = pygit2.Index(str(folder / "index"))
+            entries = [entry for entry in index if wanted(entry.path.rpartition("/")[2])]
+        except (pygit2.GitError, OSError):  # nothing was ever staged
             continue
         for entry in entries:
-            blob = repo.get(entry.id)
+            blob = history.repo.get(entry.id)
             if isinstance(blob, pygit2.Blob):
                 yield entry.path, blob.data if blob.size <= limit else None
 

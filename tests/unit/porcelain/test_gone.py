@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import ckptvcs
-from ckptvcs.errors import Conflict, MissingObject, NotFound
-from ckptvcs.porcelain import checkout, gc, gone, marks, places, push, rescue
+from ckptvcs.errors import Conflict, MissingObject, NeedsPerson, NotFound
+from ckptvcs.porcelain import checkout, gc, gone, marks, places, push, rescue, view
 from tests.support.world import World, run
 from tests.unit.porcelain.test_retention import LAST_TWO, WEIGHTS, Training, training
 
@@ -340,3 +340,104 @@ def test_a_new_clone_knows_how_many_refs_the_hub_had(shared: tuple[Training, Pat
 
     done = clone.world.ckpt("gc", "--place", "store", status=50)
     assert "branches and tags at git remotes" in done.err
+
+
+def test_what_a_locked_worktree_holds_stays_and_stops_a_collection_while_its_folder_is_away(
+    training: Training, tmp_path: Path
+):
+    training.save(*range(1, 8))
+    training.policy(LAST_TWO)
+    training.world.git("worktree", "add", "-q", "--detach", tmp_path / "wt", "exp~3")
+    training.world.git("worktree", "lock", tmp_path / "wt")
+    kept = training.dropped()
+    (tmp_path / "wt").rename(tmp_path / "away")
+
+    assert training.dropped() == kept
+    with pytest.raises(NeedsPerson, match="locked and away"):
+        training.collect()
+
+    training.world.git("worktree", "unlock", tmp_path / "wt")
+    assert training.dropped() == kept, "git still knows what is checked out there"
+    training.collect()
+    training.collect()
+    training.world.ckpt("restore", "exp~3", "--to", tmp_path / "out")
+
+
+@pytest.mark.parametrize("text", ["outs: [", "", "\x00\x01"], ids=["cut", "empty", "binary"])
+def test_a_file_of_dvc_that_cannot_be_read_stops_a_collection(training: Training, text: str):
+    training.save(*range(1, 8))
+    training.policy(LAST_TWO)
+    (training.world.root / "data.dvc").write_text(text)
+
+    with pytest.raises(NeedsPerson, match=r"data\.dvc"):
+        training.collect()
+
+    (training.world.root / "data.dvc").write_text("outs: [{path: data}]\n")  # nothing of it is stored yet
+    assert training.collect().condemned
+
+
+def test_the_hub_by_another_address_is_no_neighbour(shared: tuple[Training, Path], tmp_path: Path):
+    training, store = shared
+    pushed(training, store, days=10)
+    run(["git", "clone", "-q", f"file://{tmp_path / 'hub.git'}", str(tmp_path / "ci")], tmp_path)
+    ci = Training(World(tmp_path / "ci"))
+
+    report = ci.collect(places=("store",))
+
+    assert report.condemned[0].objects
+    assert len(report.dropped) == 4
+
+
+def test_what_a_neighbour_needs_is_not_condemned_and_it_is_said_who_needs_it(
+    shared: tuple[Training, Path], tmp_path: Path
+):
+    training, store = shared
+    pushed(training, store, days=10)
+    hub, fork = tmp_path / "hub.git", tmp_path / "fork.git"
+    run(["git", "clone", "-q", "--mirror", str(hub), str(fork)], tmp_path)
+    theirs = clone_of(training, tmp_path / "theirs")
+    theirs.world.git("remote", "set-url", "origin", fork)
+    theirs.save(50)
+    theirs.world.ckpt("push", "exp")
+
+    report = training.collect(places=("store",))
+
+    assert not report.condemned
+    assert not report.dropped
+    assert any("need them" in note and "fork.git" in note for note in report.notes)
+    assert view.look(training.open()).account.dropped == {}
+
+
+def test_a_tag_at_what_was_condemned_today_can_be_pushed_and_keeps_it(shared: tuple[Training, Path], tmp_path: Path):
+    training, store = shared
+    pushed(training, store, f"{LAST_TWO}  trash: 0d\n", days=10)
+    training.collect(places=("store",))
+    other = clone_of(training, tmp_path / "other").world
+
+    other.ckpt("tag", "--golden", "ship", "origin/exp~3")
+    other.ckpt("push", "golden/ship")
+    aged(store, 3)
+    training.collect(places=("store",))
+
+    other.ckpt("pull", "golden/ship")
+    other.ckpt("restore", "golden/ship", "--to", tmp_path / "out")
+
+
+def test_a_tag_at_what_is_about_to_be_swept_waits_and_one_at_what_is_nowhere_is_not_pushed(
+    shared: tuple[Training, Path], tmp_path: Path
+):
+    training, store = shared
+    pushed(training, store, f"{LAST_TWO}  trash: 0d\n", days=10)
+    training.collect()
+    aged(store, 0.8)
+    other = clone_of(training, tmp_path / "other").world
+    other.ckpt("tag", "ship", "origin/exp~3")
+
+    assert "or later" in other.ckpt("push", "ship", status=11).err
+    aged(store, 3)
+    training.collect()
+    training.collect()
+
+    assert "ship" not in other.git("ls-remote", "origin")
+    other.ckpt("push", "ship", status=20)
+    assert "ship" not in other.git("ls-remote", "origin")

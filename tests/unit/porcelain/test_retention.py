@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -52,8 +53,9 @@ class Training:
 
     def collect(self, **options: object) -> gc.Report:
         repo = self.open()
-        dropped = len(retention.plan(repo, places.opened(repo)).verdict.dropped())
-        return gc.collect(repo, gc.Options(**{"grace_s": 0.0, "yes_delete": dropped, **options}))  # type: ignore[arg-type]
+        wanted = {"grace_s": 0.0, **options}
+        dropped = len(gc.collect(repo, gc.Options(**wanted), dry_run=True).dropped)  # type: ignore[arg-type]
+        return gc.collect(repo, gc.Options(**{"yes_delete": dropped, **wanted}))  # type: ignore[arg-type]
 
     def nbytes(self) -> int:
         return sum(path.stat().st_size for path in self.world.objects().values())
@@ -134,6 +136,47 @@ def test_what_was_merged_and_whose_branch_is_gone_is_still_a_line(training: Trai
     training.policy("  keep:\n    - keep_last: 1\n")
 
     assert training.dropped() == {1: ("model", "optimizer")}
+
+
+def test_of_the_usual_metrics_one_is_enough_and_what_a_rule_compares_is_awaited(training: Training):
+    training.save(1, 2, 3)
+    with training.world.repo() as repo:
+        for step, metrics in ((4, {"loss": 1.0}), (5, {"val_loss": 9.0}), (6, {"other": 1.0}), (7, {"val_loss": 8.0})):
+            repo.commit({"model": {"w": torch.ones(step)}}, step=step, metrics=metrics, branch="exp", run="exp")
+    training.policy("  keep:\n    - keep_last: 1\n  eval_deadline: 2d\n")
+    awaited = {
+        one.slim.step: [r.text for r in one.decision.reasons if r.kind == "evaluation"]
+        for one in training.plan().judged
+    }
+    assert {step for step, texts in awaited.items() if texts} == {6}
+
+    training.policy("  keep:\n    - keep_best: {monitor: val_loss, n: 1}\n  eval_deadline: 2d\n")
+    awaited = {
+        one.slim.step: [r.text for r in one.decision.reasons if r.kind == "evaluation"]
+        for one in training.plan().judged
+    }
+    assert {step for step, texts in awaited.items() if texts} == {4, 6}
+
+
+def test_a_limit_of_rules_is_about_what_they_keep_and_not_about_the_floor(training: Training):
+    training.save(*range(1, 9))
+    part = sum(nbytes for nbytes in _model_bytes(training, 8).values())
+    shared_bytes = sum(n for name, n in _model_bytes(training, 8).items() if name in _model_bytes(training, 7))
+    room = shared_bytes + 6 * (part - shared_bytes)
+    rule = "    - {keep_every_n_steps: 1, components: [model], max_bytes: %dB}\n"
+    training.policy("  keep:\n    - keep_last: 1\n" + rule % room)
+
+    kept = {one.slim.step: one.dropped for one in training.plan().judged if one.is_kept}
+
+    assert {step for step, dropped in kept.items() if "model" not in dropped} == {4, 5, 6, 7, 8} | {3}  # 3 is the best
+
+
+def _model_bytes(training: Training, step: int) -> dict[str, int]:
+    manifest = json.loads(training.world.git("show", f"exp~{8 - step}:checkpoints/model.json"))
+    (model,) = [component for component in manifest["components"] if component["name"] == "model"]
+    directory = yaml.safe_load(training.world.git("show", f"exp~{8 - step}:checkpoints/model.dvc"))["outs"][0]["md5"]
+    found = {file["md5"]: file["size"] for file in (*model["files"], *manifest["files"])}
+    return {**found, directory: training.world.objects()[directory].stat().st_size}
 
 
 def test_an_evaluation_that_may_come_protects(training: Training):
