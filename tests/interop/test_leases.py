@@ -198,6 +198,23 @@ def test_what_is_condemned_and_still_there_is_not_relied_upon(shared: World, col
     assert published(tmp_path) == ""
 
 
+@pytest.mark.parametrize(("hours", "passes"), [(0, True), (17, True), (18, False), (25, False), (-1, False)])
+def test_what_was_condemned_so_short_a_time_ago_that_nobody_sweeps_it_meanwhile_is_pushed(
+    shared: World, collector: Collector, tmp_path: Path, hours: float, passes: bool
+):
+    """A mark of the future is one that somebody's clock is wrong about."""
+    shared.dvc("push")
+    collector.mark(set(collector.objects()), hours_ago=hours)
+
+    if passes:
+        pushed(shared)
+    else:
+        with pytest.raises(Conflict, match="cannot push to 'team'"):
+            pushed(shared)
+
+    assert bool(published(tmp_path)) is passes
+
+
 @pytest.mark.parametrize(
     ("data", "error"),
     [(b"garbage", HostileInput), (b'{"format":"ckptvcs-marks/2"}', NewerVersion)],
