@@ -93,6 +93,7 @@ class _Open:
     run_id: str
     branch: str
     began: datetime
+    parents: frozenset[str] = frozenset()
     saved: datetime | None = None
 
 
@@ -131,9 +132,17 @@ def _time_of(event: Event) -> datetime | None:
 def _started(
     found: Recorded, opened: list[_Open], facts: Mapping[str, Any], at: datetime, *, only: str | None
 ) -> list[_Open]:
-    """The lives that are open after a start: one of the same run that was still open was broken off."""
+    """The lives that are open after a start: one of the same run that was still open was broken off.
+
+    One that tells of more that it went on from than before is the same process, which goes on.
+    """
     name, run_id, branch = (str(facts.get(key, "")) for key in ("run", "run_id", "branch"))
     if only is not None and name != only:
+        return opened
+    parents = _parents(facts)
+    same = next((o for o in opened if o.run_id == run_id and o.parents < parents), None)
+    if same is not None and (same.saved is None or (same.life.run, same.branch) == (name, branch)):
+        same.life.run, same.branch, same.parents = name, branch, parents
         return opened
     still = []
     for other in opened:
@@ -143,7 +152,12 @@ def _started(
             still.append(other)
     life = Life(run=name)
     found.lives.append(life)
-    return [*still, _Open(life=life, run_id=run_id, branch=branch, began=at)]
+    return [*still, _Open(life=life, run_id=run_id, branch=branch, began=at, parents=parents)]
+
+
+def _parents(facts: Mapping[str, Any]) -> frozenset[str]:
+    value = facts.get("parents")
+    return frozenset(map(str, value)) if isinstance(value, list) else frozenset()
 
 
 def _saved(found: Recorded, mine: _Open | None, facts: Mapping[str, Any], at: datetime) -> None:

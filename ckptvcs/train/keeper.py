@@ -86,7 +86,7 @@ class Keeper(Loop):
             found = ranks.together(lambda: resume.find(self.saver, chosen) if chosen else None)
         if found is None:
             return None
-        past = self.saver.past() if revision is None else None
+        past = self.saver.past(found.checkpoint) if revision is None else None
         if revision is not None:
             resume.fork_if_needed(self.saver, found.checkpoint)
         same_run = revision is None

@@ -29,6 +29,7 @@ from ckptvcs.porcelain.tracked import tracked
 from ckptvcs.train import capture, elsewhere, exits, ranks
 from ckptvcs.train.facts import mapping_of, metrics_of, versions_of
 from ckptvcs.train.snapshot import Snapshots
+from ckptvcs.train.telling import Telling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -60,7 +61,7 @@ class Saved:
     """From the call until the checkpoint was durable."""
 
 
-class Saver:
+class Saver(Telling):
     """Commits states to the branch of a run. At most one save is under way.
 
     Args:
@@ -84,6 +85,7 @@ class Saver:
         params: Mapping[str, Any] | None = None,
         data: Mapping[str, str] | None = None,
     ) -> None:
+        super().__init__()
         self._folder = Path(repo).absolute()
         self._repo: Repository | None = None
         self.run, self.branch = run, run if branch is None else branch
@@ -103,7 +105,6 @@ class Saver:
         self._saving: Future[None] | None = None
         self._saving_since = 0.0
         self._others: deque[Future[None]] = deque()
-        self._began: float | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._snapshots = Snapshots()
         self.blocked_s = 0.0
@@ -139,9 +140,15 @@ class Saver:
         return {**vars(self), **idle}  # a process that is spawned opens its own
 
     def descend_from(self, checkpoint: Checkpoint) -> None:
-        """Say which checkpoint the next state was trained on from; a branch that does not exist yet leaves its line there."""
+        """Say which checkpoint the next state was trained on from; a branch that does not exist yet leaves its line there.
+
+        When this returns the ledger says so, too: a collection may come before the first save.
+        """
         self._parents, self._start = (checkpoint.id,), checkpoint.commit
         self.durable_step = checkpoint.manifest.step
+        if ranks.rank() == 0:
+            self.add_origin(checkpoint)
+            self._announce(checkpoint)
 
     def fork(self) -> None:
         """Go to a new branch from here on: the first of `BRANCH-2`, `BRANCH-3`... that is free."""
@@ -150,7 +157,7 @@ class Saver:
         names = (f"{self.branch}-{number}" for number in itertools.count(2))
         name = next(name for name in names if name not in taken and tracked(self.repo, name) is None)
         self.branch = self.run = name
-        self._began = None  # it is another run
+        self.forget_start()
 
     @property
     def is_busy(self) -> bool:
@@ -235,7 +242,7 @@ class Saver:
         self.last = Saved(receipt=receipt, blocked_s=seconds if blocked_s is None else blocked_s, seconds=seconds)
         self.durable_step = receipt.manifest.step
         self._parents = None  # from here on the parent is the last checkpoint of the branch
-        self._tell(
+        self.tell(
             "save",
             checkpoint=receipt.id,
             step=options.step,
@@ -306,8 +313,8 @@ class Saver:
 
     def _begin(self) -> None:
         """Make the run that of this process, and tell the ledger that it begins, once."""
-        if self._began is None:
-            self._claim()
+        if self._claimed is None:
+            self._claim(_CLAIM_WAIT_S)
             if not self.looked and self._parents == () and (step := self.step_at("latest")) is not None:
                 _log.warning(
                     "run '%s' has checkpoints up to step %s, and this training did not go on from them: call 'resume' to do "
@@ -315,12 +322,28 @@ class Saver:
                     self.run,
                     step,
                 )
-            self._began = time.monotonic()
-            parents = list(self._parents or ())
-            self.later(lambda: self._tell("run.start", parents=parents))
+        self.tell_start()
 
-    def _claim(self) -> None:
-        claim.claim_branch(self.repo, self.branch, run=self.run, wait_s=_CLAIM_WAIT_S)
+    def _announce(self, checkpoint: Checkpoint) -> None:
+        """Tell the ledger that training goes on from a checkpoint, before it saves anything; durable when this returns.
+
+        The branch stays free until then: who only looks at a checkpoint is in nobody's way.
+        """
+        if self._pool is None:  # it is closed, and saves nothing
+            return
+        self.wait()
+        try:
+            if self._claimed is None:
+                self._claim(0.0)  # else this would seem to be that training, begun again
+                self._release()
+            self.tell_start()
+            self.wait()
+        except (CkptvcsError, OSError) as err:
+            text = "the ledger does not know yet that run '%s' goes on from checkpoint %s: %s"
+            _log.warning(text, self.run, checkpoint.id[:10], err)
+
+    def _claim(self, wait_s: float) -> None:
+        claim.claim_branch(self.repo, self.branch, run=self.run, wait_s=wait_s)
         self._claimed = self.branch
 
     def _release(self) -> None:
@@ -328,12 +351,18 @@ class Saver:
             claim.release_branch(self.repo, self._claimed)
         self._claimed = None
 
-    def past(self) -> Recorded | None:
-        """What the ledger recorded of this run until now, this start included; None if it cannot be read."""
-        recorded: Recorded | None = ranks.agreed(self._recorded() if ranks.rank() == 0 else None)
+    def past(self, checkpoint: Checkpoint | None = None) -> Recorded | None:
+        """What the ledger recorded of this run until now, this start included; None if it cannot be read.
+
+        Args:
+            checkpoint: what the run is about to go on from, if `descend_from` was not told yet.
+        """
+        recorded: Recorded | None = ranks.agreed(self._recorded(checkpoint) if ranks.rank() == 0 else None)
         return recorded
 
-    def _recorded(self) -> Recorded | None:
+    def _recorded(self, checkpoint: Checkpoint | None) -> Recorded | None:
+        if checkpoint is not None:
+            self.add_origin(checkpoint)
         self._begin()
         self.wait()
         try:
@@ -341,24 +370,6 @@ class Saver:
         except CkptvcsError as err:
             _log.warning("the past of run '%s' cannot be read: %s", self.run, err)
             return None
-
-    def end(self, how: str, step: int | None) -> None:
-        """Tell the ledger that the run has ended, if it saved anything.
-
-        Args:
-            how: `closed`, `exception` or `preempted`.
-            step: the last step.
-        """
-        if self._began is not None:
-            seconds = round(time.monotonic() - self._began, 3)
-            self.later(lambda: self._tell("run.end", step=step, seconds=seconds, how=how))
-
-    def _tell(self, op: str, **facts: Any) -> None:
-        """Add an event of this run to the ledger. That it cannot be written is no reason to stop training."""
-        try:
-            ledger.append(self.repo, op, run=self.run, run_id=self.run_id, branch=self.branch, **facts)
-        except CkptvcsError as err:
-            _log.warning("the ledger does not know of '%s' of run '%s': %s", op, self.run, err)
 
     def close(self) -> None:
         """Wait for the save under way and let go of everything.
@@ -373,4 +384,5 @@ class Saver:
                 self._pool.shutdown()
             self._release()
             self.repo.close()
-            self._repo, self._pool, self._began, self._snapshots = None, None, None, Snapshots()
+            self.forget()
+            self._repo, self._pool, self._snapshots = None, None, Snapshots()

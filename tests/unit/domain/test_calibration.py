@@ -68,6 +68,31 @@ def test_a_run_is_the_same_under_a_new_id_if_its_name_and_branch_are():
     assert found.gaps_s == []
 
 
+def test_a_process_that_goes_on_from_something_else_was_not_broken_off():
+    told = [start(0, parents=["p"]), save(10), start(15, parents=["p", "q"]), save(30), end(40, "closed", seconds=40.0)]
+
+    found = of_events(told)
+
+    assert found.lives == [Life(run="a", uptime_s=40.0, how="closed")]
+    assert found.gaps_s == [20.0]
+
+
+def test_a_process_that_goes_to_another_branch_before_it_saves_anything_is_one_life():
+    moved = {"run": "a-2", "run_id": "id-a", "branch": "a-2", "parents": ["p", "q"]}
+
+    found = of_events([start(0, parents=["p"]), start(5, **moved), save(10), end(20, "closed", seconds=20.0)])
+
+    assert found.lives == [Life(run="a-2", uptime_s=20.0, how="closed")]
+
+
+def test_what_was_saved_and_left_for_another_branch_was_broken_off():
+    moved = {"run": "a-2", "run_id": "id-a", "branch": "a-2", "parents": ["p", "q"]}
+
+    found = of_events([start(0, parents=["p"]), save(5), start(10, **moved), end(20, "closed", seconds=10.0)])
+
+    assert [(life.run, life.how) for life in found.lives] == [("a", "broken-off"), ("a-2", "closed")]
+
+
 def test_a_run_that_ended_and_is_started_again_was_not_broken_off():
     found = of_events([start(0), end(50, "closed"), start(60), end(90, "preempted")])
 

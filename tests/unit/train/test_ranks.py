@@ -13,6 +13,7 @@ import torch
 
 from ckptvcs import Repo
 from ckptvcs.errors import FormatError
+from ckptvcs.porcelain import ledger
 from ckptvcs.train import ranks
 from tests.support.world import World
 
@@ -58,7 +59,9 @@ def test_a_run_of_two_ranks_that_was_stopped_goes_on_bit_for_bit(world: World, t
         assert before[rank] == expected[rank][:7]
         assert after[rank] == expected[rank][7:], "from the save at step 6 on"
     with Repo(world.root) as repo:
-        assert [c.manifest.step for c in repo.log("ranks")] == [9, 6, 3]
+        saved = {c.manifest.step: c.id for c in repo.log("ranks")}
+        starts = [e.facts["parents"] for e in ledger.events(repo._repo, ops=("run.start",))]
+        assert (list(saved), starts) == ([9, 6, 3], [[], [saved[6]]]), "one rank tells of what all of them went on from"
         assert set(repo.load("ranks")["rng"]) == {ranks.RANKS}
 
 
