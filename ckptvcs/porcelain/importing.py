@@ -166,7 +166,8 @@ def _item(looked: Looked, wanted: Wanted, run: str) -> Item:
 def _with_kept(repo: Repository, branches: Sequence[BranchPlan], track: str) -> list[BranchPlan]:
     """The same, with what `retain` would keep of the history that would be."""
     lines = {
-        one.branch: [*map(as_it_is, one.history), *(_as_it_would_be(item) for item in one.new)] for one in branches
+        one.branch: [*(as_it_is(c) for c in one.history if not c.is_gone), *map(_as_it_would_be, one.new)]
+        for one in branches
     }
     has_warm = any(one.tier == "warm" for one in remotes.known(repo))
     kept = would_keep(lines, repo.config.retain, track=track, has_warm=has_warm, now=repo.now())
