@@ -149,6 +149,8 @@ def _parts(repo: Repository, folder: Path) -> Parts:
 def _item(looked: Looked, wanted: Wanted, run: str) -> Item:
     shown = Path(os.path.relpath(looked.found.path)).as_posix()
     shown = looked.found.path.as_posix() if shown.startswith("../../../") else shown
+    if looked.failure is not None:
+        looked = replace(looked, failure=import_look.about(looked.failure, looked.found, shown))
     named = read_name(looked.found.path.as_posix(), wanted.templates)
     facts = settled(named, looked.held)
     if wanted.templates and not named.told:
@@ -256,7 +258,7 @@ def _attempt(
     except (StorageError, LockHeld):
         raise  # they are not about this one, and would stop the next one too
     except CkptvcsError as err:
-        return Outcome(item=item, receipt=None, failure=err)
+        return Outcome(item=item, receipt=None, failure=import_look.about(err, item.looked.found, item.shown))
 
 
 def _import(

@@ -452,6 +452,28 @@ def test_what_cannot_be_read_says_why_and_stops_no_other(repository: Repository,
     assert steps(repo, "a") == [1, 3]
 
 
+def test_whatever_fails_names_its_file(repository: Repository, world: World, at: Path):
+    deep: Any = []
+    for _ in range(150):
+        deep = [deep]
+    put(at / "runs/a/step_1.pt", {"model": {"w": torch.ones(4), "s": deep}})
+    put(at / "runs/a/step_2.pt", {**weights(2), "odd": Odd()})
+    (at / "runs/a/step_3.pt").write_bytes(b"PK\x03\x04")
+    put(at / "runs/a/step_4.pt", {"model": {torch.ones(1)}})
+    (at / "runs/a/step_5.safetensors").write_bytes(b"\xff" * 40)
+    safetensors.torch.save_file({"w": torch.ones(2)}, at / "runs/a/step_6.safetensors", {"ckptvcs:digest": "blake3:0"})
+    (at / "runs/a/checkpoint-7").mkdir()
+    (at / "runs/a/checkpoint-7/model.safetensors").symlink_to(put(at / "other.pt", weights(1)))
+
+    files = world.ckpt("import", "runs", "--json", status=1).json["files"]
+
+    assert len(files) == 7
+    for file in files:
+        assert file["status"] == "failed", file["path"]
+        assert file["path"] in f"{file['error']['what']} {file['error']['why']}", file
+        assert file["error"]["next"]
+
+
 class Odd:
     """A class that nobody knows."""
 
