@@ -61,6 +61,35 @@ def test_without_its_optimizer_it_is_weights_only(training: Training):
         checkout.plan_restore(training.open(), "exp@step:4", components=["optimizer"])
 
 
+def test_what_was_dropped_is_not_compared_and_not_counted_as_nothing(training: Training):
+    swept(training)
+    world = training.world
+
+    done = world.ckpt("diff", "exp@step:5", "exp@step:6")
+    assert "model, optimizer of checkpoint" in done.err
+    assert "were dropped on 20" in done.err
+    assert "~ model (model): tensors not compared, " in done.out
+    assert "val_loss" in done.out, "what the manifests say is compared"
+    found = world.ckpt("diff", "exp@step:5", "exp@step:6", "--json").json["difference"]["components"]
+    assert [component["tensors"] for component in found] == [None, None]
+    assert "tensors not" not in world.ckpt("diff", "exp@step:6", "exp@step:7").out
+    for option in ("--tensors", "--values"):
+        done = world.ckpt("diff", "exp@step:6", "exp@step:5", option, status=20)
+        assert "was dropped" in done.err
+        assert "near it there is step 3" in done.err
+
+
+def test_what_is_left_of_it_is_compared(training: Training):
+    swept(training, WEIGHTS)
+
+    done = training.world.ckpt("diff", "exp@step:4", "exp@step:7", "--values")
+
+    assert "optimizer of checkpoint" in done.err
+    assert "~ model (model): 1 tensor, " in done.out
+    assert "~ optimizer (optimizer): tensors not compared, " in done.out
+    assert "model/w0  largest" in done.out
+
+
 def test_what_is_condemned_is_still_there(training: Training):
     training.save(*range(1, 8))
     training.policy(LAST_TWO)
