@@ -223,6 +223,10 @@ def test_another_clone_knows_what_was_dropped(shared: tuple[Training, Path], tmp
     training.world.ckpt("push")
     clone = World(tmp_path / "clone")
     run(["git", "clone", "-q", str(tmp_path / "hub.git"), str(clone.root)], tmp_path)
+    told = clone.ckpt("doctor", status=1).out
+    assert "checkpoints cannot be restored here" in told
+    assert "  next: ckpt fetch, which brings the ledger" in told
+    assert "dvc fetch --all-commits" in told
     clone.ckpt("fetch")
 
     assert "dropped 20" in clone.ckpt("log", "origin/exp").out
