@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -88,6 +89,23 @@ def test_what_is_left_of_it_is_compared(training: Training):
     assert "~ model (model): 1 tensor, " in done.out
     assert "~ optimizer (optimizer): tensors not compared, " in done.out
     assert "model/w0  largest" in done.out
+
+
+def test_where_it_is_checked_out_status_says_so(training: Training):
+    swept(training)
+    world = training.world
+    world.git("checkout", "-q", "exp~2", status=None)
+
+    shutil.rmtree(world.root / "checkpoints/model", ignore_errors=True)
+    said = world.ckpt("status").out
+    assert "step 5, dropped\n  dropped 20" in said
+    assert "ckpt gc --rescue" in said
+    assert "restore HEAD" not in said
+    (world.root / "checkpoints/model").mkdir()
+    (world.root / "checkpoints/model/mine").touch()
+    said = world.ckpt("status").out
+    assert "trash; 1 file in the workspace ('ckpt commit'" in said
+    assert "restore HEAD" not in said
 
 
 def test_what_is_condemned_is_still_there(training: Training):
