@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import ckptvcs
+from ckptvcs.cli import render
 from ckptvcs.errors import Conflict, MissingObject, NotFound
 from ckptvcs.porcelain import checkout, gc, gone, marks, places, push, rescue
 from tests.support.world import World, run
@@ -106,6 +107,17 @@ def test_where_it_is_checked_out_status_says_so(training: Training):
     said = world.ckpt("status").out
     assert "trash; 1 file in the workspace ('ckpt commit'" in said
     assert "restore HEAD" not in said
+
+
+def test_what_is_put_there_is_what_is_told(training: Training):
+    swept(training, WEIGHTS)
+    world = training.world
+
+    whole, part = (world.ckpt("checkout", f"exp@step:{n}", "--dry-run").out.split(", ")[-1] for n in (7, 4))
+
+    nbytes = world.ckpt("restore", "exp@step:4", "--to", "x", "--json").json["bytes"]
+    assert part.strip() == render.size(nbytes)
+    assert part != whole
 
 
 def test_what_is_condemned_is_still_there(training: Training):
