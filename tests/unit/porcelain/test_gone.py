@@ -120,6 +120,22 @@ def test_what_is_put_there_is_what_is_told(training: Training):
     assert part != whole
 
 
+def test_no_branch_begins_at_it_and_at_code_above_it_one_may(training: Training):
+    swept(training)
+    world = training.world
+
+    assert "was dropped" in world.ckpt("branch", "fork", "exp@step:5", status=20).err
+    assert "was dropped" in world.ckpt("branch", "fork", "exp@step:5", "--dry-run", status=20).err
+    assert world.git("branch", "--list", "fork") == ""
+    world.git("checkout", "-q", "exp~2", status=None)
+    (world.root / "code.py").touch()
+    world.git("add", "code.py")
+    world.git("commit", "-qm", "code")
+    world.ckpt("branch", "code")
+    world.ckpt("branch", "begin", "main")
+    world.ckpt("branch", "left", "exp@step:6")
+
+
 def test_what_is_condemned_is_still_there(training: Training):
     training.save(*range(1, 8))
     training.policy(LAST_TWO)
