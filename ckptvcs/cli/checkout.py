@@ -52,7 +52,7 @@ def command(ctx: click.Context, *, revision: str | None, new_branch: str | None,
         render.answer(
             f" {where_from.name}: {'would be ' if dry_run else ''}removed from the workspace: no checkpoint there"
         )
-    for checkpoint in plan.checkpoints:
+    for checkpoint, placement in zip(plan.checkpoints, plan.placements, strict=True):
         manifest = checkpoint.manifest
         step = f" step {manifest.step}" if manifest.step is not None else ""
-        render.answer(f" {manifest.track}: checkpoint {checkpoint.id[:10]}{step}, {render.size(manifest.nbytes)}")
+        render.answer(f" {manifest.track}: checkpoint {checkpoint.id[:10]}{step}, {render.size(placement.nbytes)}")

@@ -38,7 +38,7 @@ def command(
     from ckptvcs.porcelain import compare
 
     with waiting.busy("comparing"):
-        compared = compare.diff(open_repo(ctx), before, after, track=track, values=values)
+        compared = compare.diff(open_repo(ctx), before, after, track=track, tensors=tensors or None, values=values)
     for text in compared.notes:
         render.note(text)
     if as_json:
@@ -84,10 +84,12 @@ def _say_component(component: ComponentDifference, *, tensors: bool) -> None:
     from ckptvcs.cli import render
 
     sizes = f"{render.size(component.changed_bytes)} changed, {render.size(component.same_bytes)} the same"
-    count = f"{render.counted(len(component.tensors), 'tensor')}, {render.counted(len(component.files), 'file')}"
+    known = component.tensors
+    count = "tensors not compared" if known is None else render.counted(len(known), "tensor")
+    count = f"{count}, {render.counted(len(component.files), 'file')}"
     render.answer(f"{_sign(component.kind)} {component.name} ({component.role}): {count}; {sizes}")
     if tensors:
-        for change in component.tensors:
+        for change in known or ():
             render.answer(f"    {_sign(change.kind)} {render.text(change.key)}  {_values(change)}")
 
 

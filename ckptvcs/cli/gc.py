@@ -90,13 +90,13 @@ def grace_s(text: str | None) -> float | None:
     Raises:
         click.BadParameter: it is none.
     """
-    from ckptvcs.domain.when import span
+    from ckptvcs.domain.when import SPANS, span
 
     if text is None:
         return None
     found = span(text)
     if found is None:
-        raise click.BadParameter(f"'{text}' is no span of time: write 30min, 12h or 7d", param_hint="--grace")
+        raise click.BadParameter(f"'{text}' is no span of time: write {SPANS}", param_hint="--grace")
     return found.total_seconds()
 
 

@@ -90,9 +90,9 @@ def _told(plan: CheckoutPlan, *, tell: bool) -> None:
         render.talk(
             f" {where.name}: {'no checkpoint there' if tell else 'removed from the workspace: no checkpoint there'}"
         )
-    for checkpoint in plan.checkpoints:
+    for checkpoint, placement in zip(plan.checkpoints, plan.placements, strict=True):
         manifest = checkpoint.manifest
         step = f" step {manifest.step}" if manifest.step is not None else ""
-        render.talk(f" {manifest.track}: checkpoint {checkpoint.id[:10]}{step}, {render.size(manifest.nbytes)}")
+        render.talk(f" {manifest.track}: checkpoint {checkpoint.id[:10]}{step}, {render.size(placement.nbytes)}")
     if tell:
         render.talk("the workspace keeps what it has; run 'ckpt checkout HEAD' to bring it there")

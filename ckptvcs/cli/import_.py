@@ -129,7 +129,7 @@ def _say_branch(branch: BranchPlan) -> None:
             render.answer(f"    note: {render.text(text)}")
 
 
-_WORDS = {"new": "new", "there": "there", "same": "same", "failed": "failed"}
+_WORDS = {"new": "new", "there": "there", "dropped": "dropped", "same": "same", "failed": "failed"}
 
 
 def _columns(item: Item) -> list[str]:
@@ -156,7 +156,8 @@ def _remarks(item: Item) -> str:
         render.listed(dict(item.facts.metrics)),
         "best" if item.best else "",
         f"same bytes as {render.text(item.same_as)}" if item.same_as else "",
-        f"checkpoint {item.checkpoint[:10]}" if item.checkpoint else "",
+        f"checkpoint {item.before.id[:10]}" if item.before else "",
+        render.fate(item.before) if item.before else "",
         kept,
     ]
     return "; ".join(filter(None, parts))
@@ -200,6 +201,7 @@ def _say_total(plan: ImportPlan, outcomes: tuple[Outcome, ...], *, dry_run: bool
             f"{render.counted(len(done), 'checkpoint')} imported, {render.size(written)} new of {render.size(total)}"
         ]
     said += [f"{counts['there']} there already"] if counts["there"] else []
+    said += [_said_of_dropped(plan)] if counts["dropped"] else []
     said += [f"{counts['same']} with the bytes of another"] if counts["same"] else []
     failed = counts["failed"] + sum(outcome.failure is not None for outcome in outcomes)
     said += [f"{failed} cannot be imported"] if failed else []
@@ -209,6 +211,18 @@ def _say_total(plan: ImportPlan, outcomes: tuple[Outcome, ...], *, dry_run: bool
         kept = sum(bool(item.kept) for item in plan.new)
         policy = f"'retain' of ckpt.yaml would keep {kept} of them" if plan.has_policy else ""
         render.answer(policy or "all of them would be kept: ckpt.yaml has no section 'retain'")
+
+
+def _said_of_dropped(plan: ImportPlan) -> str:
+    """What is said of files whose checkpoints a policy dropped: they may be all that is left."""
+    found = [item.before for item in plan.items if item.status == "dropped" and item.before]
+    some = sum(not before.is_gone for before in found)
+    was, them = ("was", "it") if len(found) == 1 else ("were", "them")
+    part = "" if not some else " in part" if some == len(found) else f", {some} of them in part"
+    return (
+        f"{len(found)} {was} imported before and dropped since{part}: no rule keeps {them}; "
+        f"--branch with a new name imports {them} again"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ for scripts
@@ -249,6 +263,7 @@ def _file(item: Item, outcome: Outcome | None) -> dict[str, Any]:
         else None,
         "same_as": item.same_as or None,
         "id": receipt.id if receipt else item.checkpoint,
+        "dropped": item.before.dropped if item.before else None,
         "commit": receipt.commit if receipt else None,
         "new_bytes": receipt.new_bytes if receipt else None,
         "kept": None if item.kept is None else list(item.kept),

@@ -9,7 +9,6 @@ import click
 from ckptvcs.cli.options import json_option, limit_of, open_repo, revision_argument, track_option
 
 if TYPE_CHECKING:
-    from ckptvcs.domain.checkpoint import Checkpoint
     from ckptvcs.porcelain.log import Log, LogEntry
 
 
@@ -78,16 +77,6 @@ def _say(found: Log, *, graph: bool) -> None:
         render.answer(f"{drawing}{_line(by_commit[commit])}" if commit else drawing.rstrip())
 
 
-def _fate(checkpoint: Checkpoint) -> str:
-    """What becomes of it, in a word and a date."""
-    dropped = checkpoint.dropped
-    if dropped is None:
-        return ""
-    what = "dropped" if dropped.gone else "condemned"
-    some = "" if checkpoint.is_dropped else f" {', '.join(sorted(dropped.components))}"
-    return f"{what}{some} {dropped.time[:10]}"
-
-
 def _line(entry: LogEntry) -> str:
     from ckptvcs.cli import render
 
@@ -99,7 +88,7 @@ def _line(entry: LogEntry) -> str:
         render.when(checkpoint.time),
         render.listed(dict(list(checkpoint.metrics.items())[:3])),
         "" if checkpoint.is_gone else checkpoint.grade,
-        _fate(checkpoint),
+        render.fate(checkpoint),
         "held" if entry.held else "",
         render.names_text(entry.names),
         render.text(checkpoint.subject),

@@ -264,11 +264,11 @@ def _policies(repo: Repository, file: Path | None) -> Mapping[str, Retain | None
 
 
 def _span(text: str | None, option: str) -> float | None:
-    from ckptvcs.domain.when import span
+    from ckptvcs.domain.when import SPANS, span
 
     found = span(text) if text is not None else None
     if text is not None and found is None:
-        raise click.BadParameter(f"'{text}' is no span of time: write 30min, 12h or 7d", param_hint=option)
+        raise click.BadParameter(f"'{text}' is no span of time: write {SPANS}", param_hint=option)
     return found.total_seconds() if found is not None else None
 
 

@@ -109,6 +109,16 @@ def checkpoint_json(checkpoint: Checkpoint, names: Iterable[str] = ()) -> dict[s
     }
 
 
+def fate(checkpoint: Checkpoint) -> str:
+    """What becomes of a checkpoint, in a word and a date."""
+    dropped = checkpoint.dropped
+    if dropped is None:
+        return ""
+    what = "dropped" if dropped.gone else "condemned"
+    some = "" if checkpoint.is_dropped else f" {', '.join(sorted(dropped.components))}"
+    return f"{what}{some} {dropped.time[:10]}"
+
+
 def counted(count: int, what: str) -> str:
     """A number of things: `1 file`, `2 files`."""
     return f"{count} {what}{'' if count == 1 else 's'}"

@@ -73,6 +73,8 @@ def _say(status: Status) -> None:
 def _workspace(track: TrackStatus) -> str:
     from ckptvcs.cli import render
 
+    if track.checkpoint.is_gone:
+        return _beside_gone(track)
     if track.presence == "clean":
         return "workspace is up to date"
     if track.presence == "missing":
@@ -86,3 +88,19 @@ def _workspace(track: TrackStatus) -> str:
         f"{render.counted(len(track.changed), 'file')} in the workspace changed or missing "
         "('ckpt commit' on the folder keeps them; remove the folder and 'ckpt restore HEAD' to give them up)"
     )
+
+
+def _beside_gone(track: TrackStatus) -> str:
+    """What is said where nothing is left of the checkpoint: no command but a rescue brings it here."""
+    from ckptvcs.cli import render
+
+    rescue = f"'ckpt gc --rescue {track.checkpoint.id[:10]}' brings it back while it is in a trash"
+    if track.holds is not None:
+        there = f"; workspace holds the earlier checkpoint {track.holds.id[:10]}"
+    elif track.changed:
+        there = (
+            f"; {render.counted(len(track.changed), 'file')} in the workspace ('ckpt commit' on the folder keeps them)"
+        )
+    else:
+        there = ""
+    return f"{render.fate(track.checkpoint)}: {rescue}{there}"

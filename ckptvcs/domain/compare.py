@@ -43,8 +43,8 @@ class ComponentDifference:
     role: str
     files: tuple[Change, ...]
     """Sizes in bytes."""
-    tensors: tuple[Change, ...]
-    """`before` and `after` are `DTYPE [shape]`."""
+    tensors: tuple[Change, ...] | None
+    """`before` and `after` are `DTYPE [shape]`; None where they are not known of both."""
     same_bytes: int
     """Bytes in files that are the same object in both."""
     changed_bytes: int
@@ -74,7 +74,8 @@ def compare(
     Args:
         before: the first manifest.
         after: the second manifest.
-        tensors: for each of the two, component -> tensor name -> row, as far as it is known.
+        tensors: for each of the two, component -> tensor name -> row, as far as it is known. Of a component that both
+            have and only one is known of, no tensors are compared.
     """
     one, other = before.provenance, after.provenance
     return Difference(
@@ -130,7 +131,7 @@ def _components(
             name=name,
             role=(other or one).role,  # type: ignore[union-attr]
             files=_files(files[0], files[1]),
-            tensors=_tensors(tensors[0].get(name, {}), tensors[1].get(name, {})),
+            tensors=_tensors(*(rows.get(name) if c else {} for rows, c in zip(tensors, (one, other), strict=True))),
             same_bytes=same,
             changed_bytes=sum(f.size for f in files[1].values()) - same,
         )
@@ -147,7 +148,11 @@ def _files(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change,
     return tuple(found)
 
 
-def _tensors(before: Mapping[str, TensorRow], after: Mapping[str, TensorRow]) -> tuple[Change, ...]:
+def _tensors(
+    before: Mapping[str, TensorRow] | None, after: Mapping[str, TensorRow] | None
+) -> tuple[Change, ...] | None:
+    if before is None or after is None:
+        return None
     found = []
     for name in [*before, *(n for n in after if n not in before)]:
         one, other = before.get(name), after.get(name)

@@ -15,7 +15,7 @@ from ckptvcs.domain.policy_values import (
     check_positive,
     described,
 )
-from ckptvcs.domain.when import span
+from ckptvcs.domain.when import SPANS, span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,4 +204,5 @@ def check_span(key: str, text: str | None) -> None:
     except OverflowError:
         found = None
     if found is None or found <= timedelta(0):
-        raise BadValue(key, f"'{text}' is no span of time: write 30min, 12h, 7d or 2w")
+        none = ", and 0d keeps no trash" if key == "trash" else ""
+        raise BadValue(key, f"'{text}' is no span of time: write {SPANS}; 1min is the smallest{none}")

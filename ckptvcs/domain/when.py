@@ -11,6 +11,8 @@ from ckptvcs.paths import printable
 
 _SPAN: Final = re.compile(r"(\d{1,6})(min|h|d|w)\Z")
 _UNITS: Final = {"min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+SPANS: Final = "a whole number of min, h, d or w, such as 30min, 12h, 7d or 2w"
+"""What can be written where a span is asked for."""
 
 
 def span(text: str) -> timedelta | None:

@@ -14,6 +14,7 @@ from ckptvcs.formats import dtypes
 from ckptvcs.formats.reading import Artifact
 from ckptvcs.porcelain import account
 from ckptvcs.porcelain.checkpoints import require_checkpoint
+from ckptvcs.porcelain.gone import refuse_gone, what_went
 from ckptvcs.porcelain.load import open_component_file
 from ckptvcs.porcelain.show import tables
 
@@ -56,7 +57,13 @@ class Compared:
 
 
 def diff(
-    repo: Repository, before: str, after: str, *, track: str | None = None, tensors: bool = True, values: bool = False
+    repo: Repository,
+    before: str,
+    after: str,
+    *,
+    track: str | None = None,
+    tensors: bool | None = None,
+    values: bool = False,
 ) -> Compared:
     """Compare two checkpoints.
 
@@ -65,17 +72,22 @@ def diff(
         before: the first revision.
         after: the second revision.
         track: the track; None for the configured one.
-        tensors: compare tensor by tensor, where the tree files are in the hot tier.
+        tensors: compare tensor by tensor, where the tree files are in the hot tier; None for as far as that goes.
         values: also measure how far changed tensors are apart, which reads them.
 
     Raises:
         NotFound: there is no such checkpoint.
         IntegrityError: values were asked for, and an object is missing or damaged.
+        MissingObject: tensors or values were asked for, and one checkpoint was dropped, of which nothing is there.
     """
     found = (require_checkpoint(repo, revision, track or repo.config.track) for revision in (before, after))
     one, other = account.with_late(repo, *found)
+    if tensors or values:
+        refuse_gone(repo, one, other)
     notes: list[str] = []
-    rows = tuple(_rows(repo, checkpoint, notes) if tensors or values else {} for checkpoint in (one, other))
+    rows = tuple(
+        _rows(repo, checkpoint, notes) if tensors is not False or values else {} for checkpoint in (one, other)
+    )
     difference = compare(_counting(one), _counting(other), (rows[0], rows[1]))
     distances = tuple(_distances(repo, one, other, difference)) if values else ()
     return Compared(before=one, after=other, difference=difference, distances=distances, notes=tuple(notes))
@@ -87,11 +99,16 @@ def _counting(checkpoint: Checkpoint) -> Manifest:
 
 
 def _rows(repo: Repository, checkpoint: Checkpoint, notes: list[str]) -> Mapping[str, Mapping[str, Stored]]:
+    """The tensors of each component, as far as they are there."""
+    gone = checkpoint.dropped.gone if checkpoint.dropped else ()
+    notes.extend(f"{said}: no tensors are compared there" for said in what_went(checkpoint))
+    left = [component for component in checkpoint.manifest.components if component.name not in gone]
     try:
-        return {name: file.stored for name, file in tables(repo, checkpoint.manifest).items()}
+        found = tables(repo, left)
     except IntegrityError as err:
         notes.append(f"tensors of {checkpoint.id[:10]} are not compared: {err}")
         return {}
+    return {one.name: found[one.name].stored if one.name in found else {} for one in left}
 
 
 # ------------------------------------------------------------------------------------------------------------- values
@@ -100,7 +117,7 @@ def _rows(repo: Repository, checkpoint: Checkpoint, notes: list[str]) -> Mapping
 def _distances(repo: Repository, one: Checkpoint, other: Checkpoint, difference: Difference) -> Iterator[Distance]:
     artifacts = [_artifact(repo, checkpoint) for checkpoint in (one, other)]
     for component in difference.components:
-        for change in component.tensors:
+        for change in component.tensors or ():
             if change.kind == "changed" and change.before == change.after:
                 entry = artifacts[0].stored(component.name, change.key)
                 if _is_comparable(entry.dtype):

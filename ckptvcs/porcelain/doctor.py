@@ -18,6 +18,8 @@ from ckptvcs.porcelain.repo import Repository
 from ckptvcs.storage import files
 from ckptvcs.storage.dvc import outputs
 from ckptvcs.storage.history import worktree
+from ckptvcs.storage.history.ledger import heads, of_remote
+from ckptvcs.storage.history.transport import Git
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -206,7 +208,7 @@ def _history(repo: Repository) -> Iterator[Finding]:
         yield Finding(
             what=f"{len(lost)} of {len(found)} checkpoints cannot be restored here: {shown}",
             why=f"{len(bad) - len(damaged)} of their objects are not in the cache, {len(damaged)} are damaged",
-            next_step=_mending(repo, sorted(repo.objects.store.path(ref.name) for ref in damaged)),
+            next_step=_looking_first(repo) + _mending(repo, sorted(repo.objects.store.path(r.name) for r in damaged)),
         )
 
 
@@ -224,6 +226,15 @@ def _in_remotes(repo: Repository, refs: set[ObjectRef]) -> set[ObjectRef]:
     if left and problem is not None:
         raise problem
     return refs - left
+
+
+def _looking_first(repo: Repository) -> str:
+    """What to do before anything is mended, where nobody knows yet what others dropped: that is in no cache on purpose."""
+    remotes = Git(repo.history, repo.around.variables).remotes()
+    known = heads(repo.history).keys() - {ledger.writer_id(repo)}
+    if not remotes or known or any(heads(repo.history, of_remote(name)) for name in remotes):
+        return ""
+    return "ckpt fetch, which brings the ledger and with it what a policy dropped; if they are still missing: "
 
 
 def _mending(repo: Repository, damaged: list[Path]) -> str:

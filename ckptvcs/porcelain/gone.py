@@ -93,10 +93,16 @@ def _branches(repo: Repository) -> Iterator[CommitId]:
     yield from repo.history.remote_tips().values()
 
 
-def left_out(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """What the user should know of a checkpoint of which something is gone."""
+def what_went(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What of a checkpoint is gone, and since when, if anything is."""
     if checkpoint.dropped is None or not checkpoint.dropped.gone:
         return ()
     gone, time = checkpoint.dropped.gone, checkpoint.dropped.time[:10]
-    was, left = ("was", "it is") if len(gone) == 1 else ("were", "they are")
-    return (f"{', '.join(sorted(gone))} of checkpoint {checkpoint.id[:10]} {was} dropped on {time}: {left} left out",)
+    was = "was" if len(gone) == 1 else "were"
+    return (f"{', '.join(sorted(gone))} of checkpoint {checkpoint.id[:10]} {was} dropped on {time}",)
+
+
+def left_out(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What the user should know of a checkpoint of which something is gone."""
+    left = "it is" if checkpoint.dropped is not None and len(checkpoint.dropped.gone) == 1 else "they are"
+    return tuple(f"{said}: {left} left out" for said in what_went(checkpoint))

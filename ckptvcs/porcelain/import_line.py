@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from ckptvcs.domain.import_order import Moment, in_order, natural, precedes
 from ckptvcs.errors import CkptvcsError, Refused
 from ckptvcs.paths import printable
-from ckptvcs.porcelain import import_look
+from ckptvcs.porcelain import account, import_look
 from ckptvcs.porcelain.checkpoints import line
 from ckptvcs.porcelain.target import find_target
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ckptvcs.porcelain.repo import Repository
     from ckptvcs.storage.history.repository import CommitId
 
-Status = Literal["new", "there", "same", "failed"]
+Status = Literal["new", "there", "dropped", "same", "failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +40,16 @@ class Item:
     status: Status
     same_as: str = ""
     """The one that stands for it because it has the same bytes."""
-    checkpoint: CheckpointId | None = None
-    """The checkpoint that was made of these bytes before."""
+    before: Checkpoint | None = None
+    """The checkpoint that was made of these bytes before, with what became of it."""
     best: bool = False
     """Whether its trainer says that it is the best of its run."""
     kept: tuple[str, ...] | None = None
     """Why `retain` would keep it; empty if it would not, None if there is nothing to say."""
+
+    @property
+    def checkpoint(self) -> CheckpointId | None:
+        return self.before.id if self.before else None
 
     @property
     def failure(self) -> CkptvcsError | None:
@@ -92,7 +96,7 @@ def plan_branch(repo: Repository, items: Sequence[Item], *, branch: str, track: 
     """
     target = find_target(repo, branch, None)
     tip = repo.history.tip(target.ref)
-    history = list(line(repo, tip, track)) if tip else []
+    history = list(map(account.read(repo).on, line(repo, tip, track))) if tip else []
     readable = [item for item in items if item.failure is None]
     places = in_order([item.moment for item in readable])
     ordered = [readable[n] for n in places]
@@ -145,7 +149,9 @@ def _settle(
     for digest, members in groups:
         before = known.get(digest) if digest else None
         if before is not None:
-            settled |= {m.shown: replace(m, status="there", checkpoint=before.id) for m in members}
+            # who reads "there" may delete the file: what the policy dropped of it is not there
+            status: Status = "dropped" if before.dropped is not None and before.dropped.gone else "there"
+            settled |= {m.shown: replace(m, status=status, before=before) for m in members}
             continue
         chosen = min(members, key=_says_little)
         settled |= {m.shown: replace(m, status="same", same_as=chosen.shown) for m in members if m is not chosen}

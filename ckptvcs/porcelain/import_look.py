@@ -13,6 +13,7 @@ from ckptvcs.digest import Digest, digest_of_parts
 from ckptvcs.domain.import_names import Facts
 from ckptvcs.errors import CkptvcsError, Conflict, UnsupportedValue, UsageError
 from ckptvcs.formats.foreign import detect
+from ckptvcs.paths import printable
 from ckptvcs.porcelain import incoming
 from ckptvcs.storage.index import stamp
 from ckptvcs.storage.names import ObjectName, ObjectRef
@@ -119,6 +120,22 @@ def _date(found: Found, now: datetime) -> tuple[datetime, list[str]]:
     if newest > now.timestamp():
         return now, ["its date lies in the future: it counts as of now"]
     return datetime.fromtimestamp(max(newest, 0), timezone.utc).astimezone(), []
+
+
+def about(failure: CkptvcsError, found: Found, shown: str) -> CkptvcsError:
+    """The same failure, with the name of what failed: of many files, one has to be found.
+
+    Args:
+        failure: what went wrong.
+        found: with which one.
+        shown: its path as a user types it.
+    """
+    told = f"{failure.what} {failure.why}"
+    if any(f"'{name}" in told for name in (found.path.as_posix(), str(found.path), shown, printable(shown))):
+        return failure
+    return type(failure)(
+        f"cannot import '{printable(shown)}'", why=str(failure), next_step=failure.next_step, **failure.facts
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- digests

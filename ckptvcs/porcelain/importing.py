@@ -149,6 +149,8 @@ def _parts(repo: Repository, folder: Path) -> Parts:
 def _item(looked: Looked, wanted: Wanted, run: str) -> Item:
     shown = Path(os.path.relpath(looked.found.path)).as_posix()
     shown = looked.found.path.as_posix() if shown.startswith("../../../") else shown
+    if looked.failure is not None:
+        looked = replace(looked, failure=import_look.about(looked.failure, looked.found, shown))
     named = read_name(looked.found.path.as_posix(), wanted.templates)
     facts = settled(named, looked.held)
     if wanted.templates and not named.told:
@@ -166,7 +168,8 @@ def _item(looked: Looked, wanted: Wanted, run: str) -> Item:
 def _with_kept(repo: Repository, branches: Sequence[BranchPlan], track: str) -> list[BranchPlan]:
     """The same, with what `retain` would keep of the history that would be."""
     lines = {
-        one.branch: [*map(as_it_is, one.history), *(_as_it_would_be(item) for item in one.new)] for one in branches
+        one.branch: [*(as_it_is(c) for c in one.history if not c.is_gone), *map(_as_it_would_be, one.new)]
+        for one in branches
     }
     has_warm = any(one.tier == "warm" for one in remotes.known(repo))
     kept = would_keep(lines, repo.config.retain, track=track, has_warm=has_warm, now=repo.now())
@@ -255,7 +258,7 @@ def _attempt(
     except (StorageError, LockHeld):
         raise  # they are not about this one, and would stop the next one too
     except CkptvcsError as err:
-        return Outcome(item=item, receipt=None, failure=err)
+        return Outcome(item=item, receipt=None, failure=import_look.about(err, item.looked.found, item.shown))
 
 
 def _import(

@@ -9,7 +9,7 @@ from ckptvcs.domain.checkpoint import GOLDEN, MILESTONE, Checkpoint, mark_of
 from ckptvcs.errors import NotFound, Protected, Refused, UsageError, WouldOverwrite
 from ckptvcs.paths import printable
 from ckptvcs.porcelain import account, ledger
-from ckptvcs.porcelain.checkpoints import checkpoint_at, locate
+from ckptvcs.porcelain.checkpoints import checkpoint_at, locate, made_by
 from ckptvcs.porcelain.gone import refuse_gone
 from ckptvcs.porcelain.target import check_branch_name
 from ckptvcs.storage.history import commits
@@ -88,11 +88,15 @@ def create_branch(repo: Repository, name: str, revision: str = "HEAD", *, dry_ru
 
     Raises:
         WouldOverwrite: there is a branch of that name.
+        MissingObject: the commit made a checkpoint that was dropped, and nothing of it is there.
     """
     check_branch_name(repo, name)
     commit = locate(repo, revision, repo.config.track)
     if repo.history.tip(HEADS + name) is not None:
         raise WouldOverwrite(f"branch '{name}' exists already", next_step="choose another name", name=name)
+    # code above a checkpoint that is gone may be gone on with: only who names the checkpoint itself wants that
+    made = made_by(repo, iter([repo.history.commit(commit)]), repo.config.track)
+    refuse_gone(repo, *account.with_late(repo, *made))
     if not dry_run:
         with _locked(repo) as lock:
             commits.create_branch(repo.history, name, commit, lock=lock)

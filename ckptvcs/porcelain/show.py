@@ -13,11 +13,11 @@ from ckptvcs.porcelain.log import names_by_commit
 from ckptvcs.storage.verified import verified_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from ckptvcs.domain.checkpoint import Checkpoint
     from ckptvcs.domain.holds import Hold
-    from ckptvcs.domain.manifest import Manifest
+    from ckptvcs.domain.manifest import ComponentEntry
     from ckptvcs.porcelain.repo import Repository
 
 
@@ -50,20 +50,20 @@ def show(repo: Repository, revision: str, *, track: str | None = None, tensors: 
         checkpoint=late.on(checkpoint),
         names=names_by_commit(repo).get(checkpoint.commit, ()),
         here=tuple(f.path for f in checkpoint.manifest.all_files() if store.nbytes(ref_of(f).name) == f.size),
-        tables=tables(repo, checkpoint.manifest) if tensors else {},
+        tables=tables(repo, checkpoint.manifest.components) if tensors else {},
         holds=late.holds.get(checkpoint.id, ()),
         notes=late.notes,
     )
 
 
-def tables(repo: Repository, manifest: Manifest) -> dict[str, tree_file.TreeFile]:
-    """The tree files of a checkpoint, from the hot tier.
+def tables(repo: Repository, components: Iterable[ComponentEntry]) -> dict[str, tree_file.TreeFile]:
+    """The tree files of components of a checkpoint, from the hot tier.
 
     Raises:
         IntegrityError: one is missing or damaged.
     """
     found = {}
-    for component in manifest.components:
+    for component in components:
         for file in component.files:
             if file.path == f"{component.name}/{tree_file.NAME}":
                 data = verified_bytes(repo.objects.store, ref_of(file), limit=tree_file.MAX_BYTES)

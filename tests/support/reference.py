@@ -169,9 +169,11 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
             "files",
             "each file or folder that was found: `path`, `format` (or null), `bytes`, `date`, `step`, `epoch`, `metrics`, "
             "`best` (whether its trainer calls it the best of its run), `branch`, `status` (`new` with `-n`, else `imported`; "
-            "`there`, `same`, `failed`), `error` (with `error`, `what`, `why` and `next`, or null), `same_as` (the path of the "
-            "one with the same bytes, or null), `id` and `commit` (of the checkpoint, or null), `new_bytes` (that were written, "
-            "or null), `kept` (why `retain` would keep it, empty if it would not, null if there is no policy), `notes`",
+            "`there`, `dropped` where all or some of it was swept since, `same`, `failed`), `error` (with `error`, `what`, "
+            "`why` and `next`, or null), `same_as` (the path of the one with the same bytes, or null), `id` and `commit` (of "
+            "the checkpoint, or null), `dropped` (what of the checkpoint that it became is condemned or gone, as in the log, "
+            "or null), `new_bytes` (that were written, or null), `kept` (why `retain` would keep it, empty if it would not, "
+            "null if there is no policy), `notes`",
         ),
         ("", "others", "files that fit a pattern and are no checkpoints"),
         ("", "bytes", "size of all of them"),

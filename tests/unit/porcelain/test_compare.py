@@ -19,7 +19,7 @@ def tensors(compared: compare.Compared) -> dict[tuple[str, str], tuple[Any, ...]
     return {
         (component.name, change.key): (change.kind, change.before, change.after)
         for component in compared.difference.components
-        for change in component.tensors
+        for change in component.tensors or ()
     }
 
 

@@ -137,6 +137,15 @@ def test_what_is_no_configuration_is_a_bad_one(tmp_path: Path, cache: Path, text
     assert not cache.exists()
 
 
+@pytest.mark.parametrize("span", ["0d", "30s", "1.5h", "12"])
+def test_what_is_no_span_is_told_what_is(tmp_path: Path, cache: Path, span: str):
+    with pytest.raises(BadConfig) as caught:
+        read(tmp_path, f"retain: {{keep: [{{keep_last: 1}}], grace: {span!r}}}\n", cache)
+
+    assert "a whole number of min, h, d or w" in str(caught.value)
+    assert "1min is the smallest" in str(caught.value)
+
+
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
 import ckptvcs
+from ckptvcs.cli import render
 from ckptvcs.errors import Conflict, MissingObject, NeedsPerson, NotFound
 from ckptvcs.porcelain import checkout, gc, gone, marks, places, push, rescue, view
 from tests.support.world import World, run
@@ -59,6 +61,79 @@ def test_without_its_optimizer_it_is_weights_only(training: Training):
             repo.load("exp@step:4")["optimizer"]
     with pytest.raises(MissingObject, match="has no optimizer"):
         checkout.plan_restore(training.open(), "exp@step:4", components=["optimizer"])
+
+
+def test_what_was_dropped_is_not_compared_and_not_counted_as_nothing(training: Training):
+    swept(training)
+    world = training.world
+
+    done = world.ckpt("diff", "exp@step:5", "exp@step:6")
+    assert "model, optimizer of checkpoint" in done.err
+    assert "were dropped on 20" in done.err
+    assert "~ model (model): tensors not compared, " in done.out
+    assert "val_loss" in done.out, "what the manifests say is compared"
+    found = world.ckpt("diff", "exp@step:5", "exp@step:6", "--json").json["difference"]["components"]
+    assert [component["tensors"] for component in found] == [None, None]
+    assert "tensors not" not in world.ckpt("diff", "exp@step:6", "exp@step:7").out
+    for option in ("--tensors", "--values"):
+        done = world.ckpt("diff", "exp@step:6", "exp@step:5", option, status=20)
+        assert "was dropped" in done.err
+        assert "near it there is step 3" in done.err
+
+
+def test_what_is_left_of_it_is_compared(training: Training):
+    swept(training, WEIGHTS)
+
+    done = training.world.ckpt("diff", "exp@step:4", "exp@step:7", "--values")
+
+    assert "optimizer of checkpoint" in done.err
+    assert "~ model (model): 1 tensor, " in done.out
+    assert "~ optimizer (optimizer): tensors not compared, " in done.out
+    assert "model/w0  largest" in done.out
+
+
+def test_where_it_is_checked_out_status_says_so(training: Training):
+    swept(training)
+    world = training.world
+    world.git("checkout", "-q", "exp~2", status=None)
+
+    shutil.rmtree(world.root / "checkpoints/model", ignore_errors=True)
+    said = world.ckpt("status").out
+    assert "step 5, dropped\n  dropped 20" in said
+    assert "ckpt gc --rescue" in said
+    assert "restore HEAD" not in said
+    (world.root / "checkpoints/model").mkdir()
+    (world.root / "checkpoints/model/mine").touch()
+    said = world.ckpt("status").out
+    assert "trash; 1 file in the workspace ('ckpt commit'" in said
+    assert "restore HEAD" not in said
+
+
+def test_what_is_put_there_is_what_is_told(training: Training):
+    swept(training, WEIGHTS)
+    world = training.world
+
+    whole, part = (world.ckpt("checkout", f"exp@step:{n}", "--dry-run").out.split(", ")[-1] for n in (7, 4))
+
+    nbytes = world.ckpt("restore", "exp@step:4", "--to", "x", "--json").json["bytes"]
+    assert part.strip() == render.size(nbytes)
+    assert part != whole
+
+
+def test_no_branch_begins_at_it_and_at_code_above_it_one_may(training: Training):
+    swept(training)
+    world = training.world
+
+    assert "was dropped" in world.ckpt("branch", "fork", "exp@step:5", status=20).err
+    assert "was dropped" in world.ckpt("branch", "fork", "exp@step:5", "--dry-run", status=20).err
+    assert world.git("branch", "--list", "fork") == ""
+    world.git("checkout", "-q", "exp~2", status=None)
+    (world.root / "code.py").touch()
+    world.git("add", "code.py")
+    world.git("commit", "-qm", "code")
+    world.ckpt("branch", "code")
+    world.ckpt("branch", "begin", "main")
+    world.ckpt("branch", "left", "exp@step:6")
 
 
 def test_what_is_condemned_is_still_there(training: Training):
@@ -194,6 +269,10 @@ def test_another_clone_knows_what_was_dropped(shared: tuple[Training, Path], tmp
     training.world.ckpt("push")
     clone = World(tmp_path / "clone")
     run(["git", "clone", "-q", str(tmp_path / "hub.git"), str(clone.root)], tmp_path)
+    told = clone.ckpt("doctor", status=1).out
+    assert "checkpoints cannot be restored here" in told
+    assert "  next: ckpt fetch, which brings the ledger" in told
+    assert "dvc fetch --all-commits" in told
     clone.ckpt("fetch")
 
     assert "dropped 20" in clone.ckpt("log", "origin/exp").out

@@ -18,7 +18,7 @@ from ckptvcs import Repo
 from ckptvcs.digest import digest
 from ckptvcs.domain.import_names import template
 from ckptvcs.errors import FormatError, LockHeld, Refused, UsageError
-from ckptvcs.porcelain import import_look, importing
+from ckptvcs.porcelain import gc, import_look, importing
 from ckptvcs.porcelain.importing import ImportPlan, Wanted
 from ckptvcs.porcelain.repo import Repository
 from tests.support.same import assert_same
@@ -317,6 +317,51 @@ def test_a_second_import_does_nothing(repository: Repository, repo: Repo, world:
     assert world.git("rev-parse", "a") == tip
 
 
+def collected(world: World, keep: str, times: int) -> None:
+    """The policy is changed, and carried out so many times."""
+    (world.root / "ckpt.yaml").write_text(f"version: 1\nretain:\n  keep: [{keep}]\n  grace: 1h\n")
+    world.git("add", "ckpt.yaml")
+    world.git("commit", "-qm", "policy", "--allow-empty")
+    for _ in range(times):
+        gc.collect(Repository.open(world.root), gc.Options(grace_s=0.0, yes_delete=2))
+
+
+def test_what_was_dropped_since_is_not_there(repository: Repository, repo: Repo, world: World, at: Path):
+    for n in (1, 2, 3):
+        put(at / f"runs/a/step_{n}.pt", weights(n))
+    imported(repository)
+
+    collected(world, "{keep_last: 1}", times=1)
+    assert set(told(planned(repository)).values()) == {"there"}, "what is condemned is there"
+    assert " there  " in world.ckpt("import", "runs", "-n").out
+    assert "condemned 20" in world.ckpt("import", "runs", "-n").out
+    collected(world, "{keep_last: 1}", times=1)
+
+    assert told(planned(repository)) == {"step_1.pt": "dropped", "step_2.pt": "dropped", "step_3.pt": "there"}
+    done = world.ckpt("import", "runs")
+    assert "1 there already; 2 were imported before and dropped since: no rule keeps them" in done.out
+    assert " dropped  step 1 " in world.ckpt("import", "runs", "-n").out
+    files = world.ckpt("import", "runs", "--json").json["files"]
+    assert [file["status"] for file in files] == ["dropped", "dropped", "there"]
+    assert files[0]["dropped"]["gone"] == ["model"]
+    assert files[2]["dropped"] is None
+    imported(repository, branch="again")
+    assert steps(repo, "again") == [1, 2, 3]
+
+
+def test_what_was_dropped_in_part_is_not_there(repository: Repository, world: World, at: Path):
+    for n in (1, 2):
+        put(at / f"runs/a/step_{n}.pt", {**weights(n), "optimizer": {"m": torch.full((9,), float(n))}})
+    imported(repository)
+
+    collected(world, "{keep_last: 1}, {keep_last: 2, components: [model]}", times=2)
+
+    assert told(planned(repository)) == {"step_1.pt": "dropped", "step_2.pt": "there"}
+    done = world.ckpt("import", "runs", "-n").out
+    assert "1 was imported before and dropped since in part" in done
+    assert "dropped optimizer 20" in done
+
+
 def test_what_was_moved_or_touched_is_known_by_its_bytes(repository: Repository, at: Path):
     put(at / "runs/a/step_1.pt", weights(1))
     imported(repository)
@@ -405,6 +450,28 @@ def test_what_cannot_be_read_says_why_and_stops_no_other(repository: Repository,
     assert isinstance(plan.items[-1].failure, FormatError)
     importing.execute(repository, plan)
     assert steps(repo, "a") == [1, 3]
+
+
+def test_whatever_fails_names_its_file(repository: Repository, world: World, at: Path):
+    deep: Any = []
+    for _ in range(150):
+        deep = [deep]
+    put(at / "runs/a/step_1.pt", {"model": {"w": torch.ones(4), "s": deep}})
+    put(at / "runs/a/step_2.pt", {**weights(2), "odd": Odd()})
+    (at / "runs/a/step_3.pt").write_bytes(b"PK\x03\x04")
+    put(at / "runs/a/step_4.pt", {"model": {torch.ones(1)}})
+    (at / "runs/a/step_5.safetensors").write_bytes(b"\xff" * 40)
+    safetensors.torch.save_file({"w": torch.ones(2)}, at / "runs/a/step_6.safetensors", {"ckptvcs:digest": "blake3:0"})
+    (at / "runs/a/checkpoint-7").mkdir()
+    (at / "runs/a/checkpoint-7/model.safetensors").symlink_to(put(at / "other.pt", weights(1)))
+
+    files = world.ckpt("import", "runs", "--json", status=1).json["files"]
+
+    assert len(files) == 7
+    for file in files:
+        assert file["status"] == "failed", file["path"]
+        assert file["path"] in f"{file['error']['what']} {file['error']['why']}", file
+        assert file["error"]["next"]
 
 
 class Odd:
