@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -129,15 +130,12 @@ def _say_branch(branch: BranchPlan) -> None:
             render.answer(f"    note: {render.text(text)}")
 
 
-_WORDS = {"new": "new", "there": "there", "dropped": "dropped", "same": "same", "failed": "failed"}
-
-
 def _columns(item: Item) -> list[str]:
     from ckptvcs.cli import render
 
     facts = item.facts
     return [
-        _WORDS[item.status],
+        item.status,
         f"step {facts.step}" if facts.step is not None else "",
         f"epoch {render.number(facts.epoch)}" if facts.epoch is not None else "",
         render.when(item.looked.date),
@@ -190,7 +188,7 @@ def _say_total(plan: ImportPlan, outcomes: tuple[Outcome, ...], *, dry_run: bool
     from ckptvcs.cli import render
 
     total = sum(item.nbytes for item in plan.items)
-    counts = {status: sum(item.status == status for item in plan.items) for status in _WORDS}
+    counts = Counter(item.status for item in plan.items)
     if dry_run:
         new = sum(item.nbytes for item in plan.new)
         said = [f"{render.counted(counts['new'], 'checkpoint')} to import, {render.size(new)} of {render.size(total)}"]

@@ -70,9 +70,9 @@ class View:
     lines: Sequence[Line]
     pins: Mapping[CheckpointId, Sequence[Pin]] = field(default_factory=dict)
     compared: Sequence[tuple[str, Mode]] = ()
-    says_best: bool = True
-    """Whether somebody said so; else these are the usual names, as far as they are there."""
     """Metrics by which a branch has a best checkpoint, whatever rules say, and which way they get better."""
+    says_best: bool = True
+    """Whether `best` of ckpt.yaml says so; else these are the usual names, as far as they are there."""
     objects: Objects | None = None
     """Needed where there are limits of bytes."""
     has_warm: bool = True

@@ -101,7 +101,10 @@ class TorchAtom:
 
 
 class Inert:
-    """What was read of an object that has no representation in a state."""
+    """What was read of an object that has no representation in a state.
+
+    No ABC, for the reason of `foreign.unpickle.Pending`: every value is asked whether it is one.
+    """
 
     __slots__ = ()
 

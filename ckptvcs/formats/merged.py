@@ -30,7 +30,9 @@ def merged_leaf(like: Leaf, inputs: Sequence[Leaf], method: Method) -> Leaf:
         method: how.
     """
     tensor = _Merged(like, inputs, method)
-    return replace(like, read=tensor.read, release=tensor.release, stream=tensor.stream, span=None, digest=None)
+    return replace(
+        like, read=tensor.read, release=tensor.release, forget=None, stream=tensor.stream, span=None, digest=None
+    )
 
 
 class _Merged:

@@ -26,14 +26,8 @@ class Answers:
 
     refs: dict[str, str] = field(default_factory=dict)
     """Refs of git remotes as they are there, under `REMOTE:REF`, and what they name; it is all here."""
-    needed: set[str] = field(default_factory=set)
-    """Names of objects that neighbours need."""
-    neighbours: list[str] = field(default_factory=list)
-    """The addresses of other repositories that said what they need."""
-    clones: dict[str, str] = field(default_factory=dict)
-    """Neighbours on this machine, and what they were when they were asked."""
-    silent: list[str] = field(default_factory=list)
-    """Neighbours that did not answer, and what could not be read of them."""
+    theirs: neighbours.Needs = field(default_factory=neighbours.Needs)
+    """What neighbours said."""
     unsaid: bool = False
     """Whether others may use the local cache, and nobody said who."""
     notes: list[str] = field(default_factory=list)
@@ -50,7 +44,7 @@ def ask(repo: Repository, places: Sequence[Place], *, offline: bool) -> Answers:
     Raises:
         StorageError: a git remote does not answer.
     """
-    found, hubs = Answers(), list[dict[str, str]]()
+    found, hubs, unreadable = Answers(), list[dict[str, str]](), list[str]()
     shared = (repo.config.retain.shared_with if repo.config.retain else None) or ()
     addresses = [neighbours.resolved(repo, one) for one in shared]
     if not offline:
@@ -61,15 +55,12 @@ def ask(repo: Repository, places: Sequence[Place], *, offline: bool) -> Answers:
             hubs.append(listed)
             found.refs.update(_needed_by(repo, to, listed))
         for place in places:
-            urls, unreadable = neighbours.known(repo, place)
+            urls, some = neighbours.known(repo, place)
             addresses += urls
-            found.silent += unreadable
+            unreadable += some
     found.unsaid = any(place.is_hot for place in places) and _is_shared(repo)
-    theirs = neighbours.needed(repo, addresses, places, hubs)
-    found.needed |= theirs.names
-    found.silent += theirs.silent
-    found.clones = theirs.clones
-    found.neighbours = theirs.neighbours
+    found.theirs = neighbours.needed(repo, addresses, places, hubs)
+    found.theirs.silent += unreadable
     return found
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ckptvcs.porcelain.places import Place
     from ckptvcs.porcelain.repo import Repository
 
-_MAX_FILE: Final = 16 << 20
+MAX_FILE: Final = 16 << 20
 _MAX_LIST: Final = 1 << 30
 _PIECE: Final = 8 << 20
 
@@ -59,7 +59,7 @@ def needed(repo: Repository, inventory: Inventory, places: Sequence[Place]) -> F
         f"worktree '{printable(str(path))}' is locked and away: nobody knows which files of DVC lie there"
         for path in recovery.away(repo.history)
     ]
-    staged = recovery.staged(repo.history, tells_of_dvc, limit=_MAX_FILE)
+    staged = recovery.staged(repo.history, tells_of_dvc, limit=MAX_FILE)
     for where, data in (*staged, *_on_disk(repo, found)):
         if data is None:
             found.unreadable.append(f"'{printable(where)}' is too large")
@@ -101,13 +101,13 @@ def _files_below(root: Path, found: Foreign, *, below_dvc: bool) -> Iterator[tup
             path = os.path.join(folder, name)
             try:
                 with open(path, "rb") as file:
-                    data = file.read(_MAX_FILE + 1)
+                    data = file.read(MAX_FILE + 1)
             except FileNotFoundError:
                 continue
             except OSError as err:
                 found.unreadable.append(f"'{printable(path)}': {err.strerror}")
                 continue
-            yield path, data if len(data) <= _MAX_FILE else None
+            yield path, data if len(data) <= MAX_FILE else None
 
 
 def add_members(found: Foreign, inventory: Inventory, places: Sequence[Place]) -> None:

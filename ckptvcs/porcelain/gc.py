@@ -204,7 +204,7 @@ def _collect(run: _Run, *, dry_run: bool) -> Report:
     ]
     unneeded = gc_ledger.new_drops(verdict)
     dropped = gc_ledger.with_objects(verdict, unneeded, surveys)
-    if len(dropped) < len(unneeded) and answers.neighbours:
+    if len(dropped) < len(unneeded) and answers.theirs.answered:
         run.notes.append(_held_back(len(unneeded) - len(dropped), answers))
     if not dry_run:
         lost.note(run.repo, verdict.looked.lost)
@@ -214,8 +214,8 @@ def _collect(run: _Run, *, dry_run: bool) -> Report:
     others = _elsewhere(run, verdict) if any(one.kill for one in surveys) and not dry_run else None
     swept = sweeping.sweep(run.repo, run.marks(), verdict, surveys, others=others, trash_s=run.trash_s, dry_run=dry_run)
     again = gc_ledger.needed_again(verdict, run.places)
-    accepted = run.options.accept_policy and gc_ledger.accepted(verdict) not in (None, digest_of(run.retain))
-    told = gc_ledger.told(verdict, surveys, dropped, again, run=run.id, policy=digest_of(run.retain), accepted=accepted)
+    agreed = run.options.accept_policy and gc_ledger.accepted(verdict) not in (None, digest_of(run.retain))
+    told = gc_ledger.told(verdict, surveys, dropped, again, run=run.id, policy=digest_of(run.retain), agreed=agreed)
     if told and not dry_run:
         ledger.append_all(run.repo, told)
     condemned = [_condemn(run, one, dry_run=dry_run) for one in surveys if one.fresh]  # G4
@@ -234,7 +234,7 @@ def _collect(run: _Run, *, dry_run: bool) -> Report:
 
 def _held_back(count: int, answers: Answers) -> str:
     several = "checkpoint that no rule keeps stays" if count == 1 else "checkpoints that no rule keeps stay"
-    return f"{count} {several}: other repositories that use the same stores need them ({', '.join(answers.neighbours[:3])})"
+    return f"{count} {several}: other repositories that use the same stores need them ({', '.join(answers.theirs.answered[:3])})"
 
 
 def _elsewhere(run: _Run, verdict: Verdict) -> dict[str, set[ObjectName]] | None:
@@ -266,7 +266,7 @@ def _stops(
         policy_before=gc_ledger.accepted(verdict),
         policy_committed=_is_committed(run.repo),
         going=[one.going for one in surveys if one.going is not None],
-        silent=answers.silent,
+        silent=answers.theirs.silent,
         unsaid=answers.unsaid,
     )
     agreed = run.options.planned is not None  # a person has looked at what goes

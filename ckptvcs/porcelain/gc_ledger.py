@@ -72,7 +72,7 @@ def told(
     *,
     run: str,
     policy: str,
-    accepted: bool,
+    agreed: bool,
 ) -> list[Told]:
     """What the ledger is told before anything is marked; nothing where there is nothing to tell.
 
@@ -83,7 +83,7 @@ def told(
         again: what is neither condemned nor gone any more.
         run: the name of the collection.
         policy: what tells the policy from another.
-        accepted: whether a person agreed to a policy that is another one than before.
+        agreed: whether a person accepted a policy that is another one than before.
     """
     said: list[Told] = []
     for identifier, components in again.items():
@@ -93,7 +93,7 @@ def told(
     why = f"no rule of policy {policy[:10]} keeps it"
     said += [(fates.CONDEMN, one) for one in fates.facts(run=run, of=dropped, why=why)]
     fresh = {one.place.name: {"objects": len(one.fresh), "bytes": one.fresh_bytes} for one in surveys if one.fresh}
-    if said or fresh or accepted:
+    if said or fresh or agreed:
         said.insert(0, (fates.COLLECT, {"run": run, **_collected(verdict, policy), "condemned": fresh}))
     return said
 

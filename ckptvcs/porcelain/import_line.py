@@ -49,6 +49,7 @@ class Item:
 
     @property
     def checkpoint(self) -> CheckpointId | None:
+        """Its id."""
         return self.before.id if self.before else None
 
     @property

@@ -117,8 +117,8 @@ class Needs:
     """Of all objects that they need."""
     silent: list[str] = field(default_factory=list)
     """Those that did not answer, and what could not be read of the others."""
-    neighbours: list[str] = field(default_factory=list)
-    """Their addresses, as far as they answered and are not our own git remotes by another address."""
+    answered: list[str] = field(default_factory=list)
+    """The addresses of the others, as far as they answered and are not our own git remotes by another address."""
     clones: dict[str, str] = field(default_factory=dict)
     """Those on this machine, and what they were when they were asked; see `state.state_of`."""
 
@@ -149,7 +149,7 @@ def needed(
         except StorageError:
             said.silent.append(printable(without_password(url)))
             continue
-        said.neighbours.append(printable(without_password(url)))
+        said.answered.append(printable(without_password(url)))
         found.names |= taken.foreign
         found.names.update(_names(taken))
         found.unreadable += [f"{what} in '{printable(url)}'" for what in taken.unreadable]

@@ -136,7 +136,7 @@ def judge(
     decided = retention.decide(looked.view, repo.config.retain, now=at)
     kept = {i: kept_components(looked.view.members[i], one.reasons) for i, one in decided.items()}
     others = foreign.needed(repo, looked.inventory, places)
-    others.names.update(answers.needed if answers is not None else (), _named_again(looked))
+    others.names.update(answers.theirs.names if answers is not None else (), _named_again(looked))
     everything = doomed(looked.inventory, kept, others.names)
     moved = eviction.evicted(looked, decided, repo.config.retain, kept, places)
     kept_here = {i: frozenset[str]() if i in set(moved) else components for i, components in kept.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,8 +14,6 @@ from ckptvcs.storage.history import ledger, recovery
 if TYPE_CHECKING:
     from ckptvcs.porcelain.repo import Repository
 
-_MAX_FILE: Final = 16 << 20
-
 
 def state_of(repo: Repository) -> str:
     """What is another one whenever anything in a clone may need other objects than before.
@@ -26,7 +24,7 @@ def state_of(repo: Repository) -> str:
         StorageError: git cannot read its index.
     """
     heads = {where: str(commit) for where, commit in recovery.heads(repo.history).items()}
-    staged = recovery.staged(repo.history, tells_of_dvc, limit=_MAX_FILE)
+    staged = recovery.staged(repo.history, tells_of_dvc, limit=foreign.MAX_FILE)
     files = sorted((path, digest(data or b"")) for path, data in staged)
     named = sorted(foreign.named_on_disk(repo))
     said = ledger.heads(repo.history)

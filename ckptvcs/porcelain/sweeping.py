@@ -131,7 +131,7 @@ class _Sweeper:
         if not one.due:
             return Swept(place=one.place.name)
         with self._repo.cache_lock(), self._repo.dvc_lock(), self._unmoved(one) as lock:
-            if self._verdict.answers is not None and neighbours.have_moved(self._verdict.answers.clones):
+            if self._verdict.answers is not None and neighbours.have_moved(self._verdict.answers.theirs.clones):
                 raise _moved(one, "another repository that uses it")
             self._tell(one, lock)
             one.place.removal.remove(one.kill)

@@ -492,7 +492,11 @@ JSON: dict[str, list[tuple[str, str, str]]] = {
         ("each of `checkpoints`", "reasons", "why it is kept, as in [`why`](#ckpt-why)"),
         ("each of `checkpoints`", "overruled", "what would keep it, if there were room, as in [`why`](#ckpt-why)"),
         ("", "evicted", "checkpoints whose local copies go, which a remote has"),
-        ("", "new", "how many lose something that is not condemned yet: the number for `--yes-delete`"),
+        (
+            "",
+            "new",
+            "how many lose something not condemned yet: the number for `--yes-delete`, less what neighbours need",
+        ),
         ("each of `freed`", "place", "`hot`, or the name of a remote"),
         ("each of `freed`", "objects", "how many objects go there"),
         ("each of `freed`", "nbytes", "their bytes"),

@@ -76,7 +76,14 @@ class _Reading:
             or leaf.shape != chunk.sizes
         ):
             raise bad(self._folder, f"a piece of {_shown(item)} is not what the metadata says")
-        return Leaf(dtype=leaf.dtype, shape=leaf.shape, read=leaf.read, release=leaf.release, span=leaf.span)
+        return Leaf(
+            dtype=leaf.dtype,
+            shape=leaf.shape,
+            read=leaf.read,
+            release=leaf.release,
+            forget=leaf.forget,
+            span=leaf.span,
+        )
 
     def _read(self, place: Place) -> Any:
         if place.file not in self._open:

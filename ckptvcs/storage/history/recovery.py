@@ -36,22 +36,38 @@ def away(history: History) -> list[Path]:
 
 
 def heads(history: History) -> dict[str, CommitId]:
-    """What is checked out, by the folder of the worktree, which may be away; empty for this one."""
+    """What is checked out, by the folder of the worktree, which may be away; empty for this one.
+
+    Raises:
+        StorageError: git cannot read it, so that nobody knows what is needed there.
+    """
     found = {}
     for path, folder in _git_folders(history).items():
-        with contextlib.suppress(pygit2.GitError, KeyError, ValueError, OSError):  # nothing is committed
-            said = (folder / "HEAD").read_text(encoding="utf-8", errors="surrogateescape").strip()
-            name = said.removeprefix("ref: ")
-            commit = history.repo.references[name].peel(pygit2.Commit).id if name != said else history.repo[said].id
-            found["" if path == history.root else str(path)] = CommitId(str(commit))
+        with git_errors(f"see what is checked out in '{path}'"):
+            if (commit := _head(history, folder)) is not None:
+                found["" if path == history.root else str(path)] = commit
     return found
+
+
+def _head(history: History, folder: Path) -> CommitId | None:
+    """The commit that HEAD leads to; None before the first one."""
+    try:
+        said = (folder / "HEAD").read_text(encoding="utf-8", errors="surrogateescape").strip()
+    except FileNotFoundError:  # what is left of a worktree that was taken away
+        return None
+    name = said.removeprefix("ref: ")
+    if name == said:
+        return CommitId(str(history.repo[said].id))
+    if name not in history.repo.references:
+        return None
+    return CommitId(str(history.repo.references[name].peel(pygit2.Commit).id))
 
 
 def _git_folders(history: History) -> dict[Path, Path]:
     """Where git keeps what is checked out and staged, by the folder of the worktree; also of one whose folder is away."""
     found = {history.root: Path(history.repo.path)}
     for folder in (history.common_dir / "worktrees").glob("*"):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # no worktree, or what is left of one
             link = (folder / "gitdir").read_text(encoding="utf-8", errors="surrogateescape").strip()
             found.setdefault((folder / link).parent.absolute(), folder)
     main = history.common_dir.parent
@@ -90,13 +106,14 @@ def staged(history: History, wanted: Callable[[str], bool], *, limit: int) -> It
         history: the repository.
         wanted: by name, which files.
         limit: bytes.
+
+    Raises:
+        StorageError: git cannot read an index, so that nobody knows what is staged.
     """
-    for folder in _git_folders(history).values():
-        try:
-            index = pygit2.Index(str(folder / "index"))
+    for path, folder in _git_folders(history).items():
+        with git_errors(f"see what is staged in '{path}'"):
+            index = pygit2.Index(str(folder / "index"))  # empty where nothing was ever staged
             entries = [entry for entry in index if wanted(entry.path.rpartition("/")[2])]
-        except (pygit2.GitError, OSError):  # nothing was ever staged
-            continue
         for entry in entries:
             blob = history.repo.get(entry.id)
             if isinstance(blob, pygit2.Blob):

@@ -11,7 +11,7 @@ import pytest
 
 import ckptvcs
 from ckptvcs.cli import render
-from ckptvcs.errors import Conflict, MissingObject, NeedsPerson, NotFound
+from ckptvcs.errors import Conflict, MissingObject, NeedsPerson, NotFound, StorageError
 from ckptvcs.porcelain import checkout, gc, gone, marks, places, push, rescue, view
 from tests.support.world import World, run
 from tests.unit.porcelain.test_retention import LAST_TWO, WEIGHTS, Training, training
@@ -520,3 +520,28 @@ def test_a_tag_at_what_is_about_to_be_swept_waits_and_one_at_what_is_nowhere_is_
     assert "ship" not in other.git("ls-remote", "origin")
     other.ckpt("push", "ship", status=20)
     assert "ship" not in other.git("ls-remote", "origin")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pygit2 lets go of what it never had
+@pytest.mark.parametrize("name", ["HEAD", "index"])
+def test_what_git_cannot_read_of_a_worktree_stops_a_collection(training: Training, tmp_path: Path, name: str):
+    training.save(*range(1, 8))
+    training.policy(LAST_TWO)
+    training.world.git("worktree", "add", "-q", "--detach", tmp_path / "wt", "exp~3")
+    before = training.world.objects().keys()
+    (training.world.root / ".git/worktrees/wt" / name).write_bytes(b"zz" * 40)
+
+    with pytest.raises(StorageError, match="wt"):
+        training.collect()
+
+    assert training.world.objects().keys() == before
+
+
+def test_what_is_left_of_a_worktree_that_was_taken_away_is_in_nobodys_way(training: Training, tmp_path: Path):
+    training.save(*range(1, 8))
+    training.policy(LAST_TWO)
+    training.world.git("worktree", "add", "-q", "--detach", tmp_path / "wt")
+    World(tmp_path / "wt").git("switch", "-q", "--orphan", "new")  # a branch without a commit
+    (training.world.root / ".git/worktrees/stale").mkdir()
+
+    assert training.collect().condemned
