@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from ckptvcs.errors import HostileInput
@@ -72,6 +73,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+@lru_cache(maxsize=4096)  # the same few stand in thousands of manifests
 def _fault(segment: str) -> str:  # noqa: PLR0911 - a list of refusals, each with its reason
     """Why a segment is unsafe, or the empty string."""
     if segment in ("", ".", ".."):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
-import hashlib
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NewType
@@ -116,6 +115,8 @@ def public_key(text: str) -> PublicKey | None:
 
 def fingerprint(key: PublicKey) -> str:
     """What people compare, as `ssh-keygen -l` prints it."""
+    import hashlib  # loads OpenSSL, which a look at a repository without a ledger need not pay for
+
     hashed = hashlib.sha256(base64.b64decode(key)).digest()
     return f"SHA256:{base64.b64encode(hashed).decode('ascii').rstrip('=')}"
 
@@ -152,6 +153,8 @@ def _string(data: bytes) -> bytes:
 
 
 def _to_be_signed(payload: bytes) -> bytes:
+    import hashlib  # likewise
+
     return _MAGIC + b"".join(map(_string, (_NAMESPACE, b"", _HASH, hashlib.sha512(payload).digest())))
 
 

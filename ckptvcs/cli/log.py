@@ -42,7 +42,7 @@ def command(
     from ckptvcs.porcelain import checkpoints, log
 
     repo = open_repo(ctx)
-    track = track or repo.config.track
+    track = track or repo.basics.track
     if everything:
         tips = checkpoints.all_tips(repo)
     elif revision is None and repo.history.head() is None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
 
 from ckptvcs.domain.alerting import Alerts  # noqa: TC001 - pydantic looks types up when it runs
-from ckptvcs.domain.checkpoint import DEFAULT_TRACK, check_track
+from ckptvcs.domain.basics import DEFAULT_DIRECTORY, Basics
+from ckptvcs.domain.checkpoint import DEFAULT_TRACK
 from ckptvcs.domain.keeping import Retain  # noqa: TC001 - pydantic looks types up when it runs
 from ckptvcs.domain.policy_values import (
     STRICT,
@@ -18,11 +19,6 @@ from ckptvcs.domain.policy_values import (
     check_positive,
     described,
 )
-from ckptvcs.errors import CkptvcsError
-from ckptvcs.paths import check_path
-
-FILE: Final = "ckpt.yaml"
-
 
 _REMOTE: Final = re.compile(
     r"(?!(true|false|yes|no|on|off|null|y|n)\Z)[a-z][a-z0-9._-]{0,63}", re.ASCII | re.IGNORECASE
@@ -241,6 +237,9 @@ class Save:
                 raise BadValue("on_event", f"'{name}' cannot be an event: {_EVENT_RULE}")
 
 
+DEFAULT_SAVE: Final = Save(interval=Interval(), on_preemption=Preemption(), on_exit=True)
+"""When training saves where nobody said it: as often as the budget allows, and whenever it would lose something."""
+
 _EVENT: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII | re.IGNORECASE)
 _EVENT_RULE: Final = "at most 64 letters, digits, '.', '_', '-', a letter or digit first"
 
@@ -272,7 +271,7 @@ class Config:
 
     version: Literal[1] = field(default=1, metadata=described("of this schema"))
     directory: str = field(
-        default="checkpoints", metadata=described("folder of pointers, manifests and artifacts, below the DVC root")
+        default=DEFAULT_DIRECTORY, metadata=described("folder of pointers, manifests and artifacts, below the DVC root")
     )
     track: str = field(default=DEFAULT_TRACK, metadata=described("the track that is meant where none is named"))
     remote: str | None = field(
@@ -310,11 +309,7 @@ class Config:
         Raises:
             ValueError: a value cannot be used; the schema names its line.
         """
-        try:
-            check_path(self.directory)
-            check_track(self.track)
-        except CkptvcsError as err:
-            raise ValueError(f"{err.what}: {err.why}") from err
+        Basics(directory=self.directory, track=self.track)
         if self.replicas < 1:
             raise ValueError(f"'replicas' has to be at least 1, not {self.replicas}")
         if self.remote is not None and not is_remote_name(self.remote):

@@ -228,12 +228,12 @@ class Repo(Sharing):
 
     def log(self, revision: str = "HEAD", *, limit: int | None = None, track: str | None = None) -> list[Checkpoint]:
         """The checkpoints that can be reached from a revision, newest first."""
-        tip = locate(self._repo, revision, track or self._repo.config.track)
+        tip = locate(self._repo, revision, track or self._repo.basics.track)
         return [entry.checkpoint for entry in log.log(self._repo, [tip], track=track, limit=limit).entries]
 
     def show(self, revision: str = "HEAD", *, track: str | None = None) -> Checkpoint:
         """The checkpoint that a revision means."""
-        found = require_checkpoint(self._repo, revision, track or self._repo.config.track)
+        found = require_checkpoint(self._repo, revision, track or self._repo.basics.track)
         return account.with_late(self._repo, found)[0]
 
     def diff(self, before: str, after: str, *, values: bool = False) -> compare.Compared:

@@ -56,7 +56,7 @@ def calibrate(repo: Repository, *, run: str | None = None, track: str | None = N
     """
     source, recorded = "ledger", calibration.of_events(ledger.events(repo, ops=calibration.OPS), run=run)
     if not recorded.costs_s and not recorded.lives:
-        source, recorded = "checkpoints", calibration.of_checkpoints(_times(repo, run, track or repo.config.track))
+        source, recorded = "checkpoints", calibration.of_checkpoints(_times(repo, run, track or repo.basics.track))
     if not recorded.lives and not recorded.costs_s:
         whom = "past training" if run is None else f"run '{printable(run)}'"
         raise NotFound(

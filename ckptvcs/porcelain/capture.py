@@ -59,11 +59,11 @@ def code(repo: Repository) -> CapturedCode:
 
 def code_commit(repo: Repository) -> CommitId | None:
     """HEAD, or the ancestor from which it differs in checkpoints alone."""
-    history, folder = repo.history, repo.git_path(repo.config.directory)
+    history, folder = repo.history, repo.git_path(repo.basics.directory)
     head = history.head()
     if head is None:
         return None
-    checkpoint = checkpoint_at(repo, head, repo.config.track)
+    checkpoint = checkpoint_at(repo, head, repo.basics.track)
     known = checkpoint.manifest.provenance.code.commit if checkpoint else None
     if known and history.resolve(known) == known and history.same_outside(head, CommitId(known), folder):
         return CommitId(known)

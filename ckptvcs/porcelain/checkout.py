@@ -22,8 +22,8 @@ from ckptvcs.porcelain.target import check_branch_name, refuse_clash
 from ckptvcs.porcelain.tracked import tracked
 from ckptvcs.progress import Progress, silent
 from ckptvcs.storage import workspace
+from ckptvcs.storage.directory import HERE, Directory
 from ckptvcs.storage.history import commits, leftovers, worktree
-from ckptvcs.storage.workspace import Directory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +89,7 @@ def plan_checkout(repo: Repository, revision: str, *, new_branch: str | None = N
     there = tracked(repo, revision) if new_branch is None and repo.history.resolve(revision) is None else None
     if there is not None:  # as git does, a branch that only a remote has begins here
         revision, new_branch = there.name, revision
-    commit = locate(repo, revision, repo.config.track)
+    commit = locate(repo, revision, repo.basics.track)
     branch = revision if repo.history.tip(f"refs/heads/{revision}") is not None else None
     if new_branch is not None:
         check_branch_name(repo, new_branch)
@@ -138,7 +138,7 @@ def plan_restore(
         Unsaved, WouldOverwrite: something would be lost.
         IntegrityError: an object is missing or damaged.
     """
-    (checkpoint,) = account.with_late(repo, require_checkpoint(repo, revision, track or repo.config.track))
+    (checkpoint,) = account.with_late(repo, require_checkpoint(repo, revision, track or repo.basics.track))
     names = [_component_name(checkpoint, name) for name in components]
     refuse_gone(repo, checkpoint, components=names)
     where = repo.workspace(checkpoint.manifest.track) if to is None else _outside(to)
@@ -261,7 +261,7 @@ def _checked(repo: Repository, plan: CheckoutPlan) -> CheckoutPlan:
 def _refuse_unsaved(repo: Repository, places: Sequence[Directory]) -> None:
     for where in places:
         lost = workspace.unsaved(where, repo.objects)
-        if lost == [workspace.HERE]:
+        if lost == [HERE]:
             raise Unsaved(
                 f"cannot replace '{where.path}'",
                 why="it is no folder but a file or a link",

@@ -79,7 +79,7 @@ def pointer_at(repo: Repository, commit: CommitId, track: str) -> Pointer:
 
 def tracks_at(repo: Repository, commit: CommitId) -> list[str]:
     """The tracks that a commit has checkpoints of."""
-    folder = f"{repo.git_path(repo.config.directory)}/"
+    folder = f"{repo.git_path(repo.basics.directory)}/"
     paths = {path for path, _ in repo.history.files(commit, (".json", ".dvc")) if path.startswith(folder)}
     names = {path.removeprefix(folder).removesuffix(".json") for path in paths if path.endswith(".json")}
     return sorted(name for name in names if "/" not in name and f"{folder}{name}.dvc" in paths)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from ckptvcs.digest import digest
-from ckptvcs.domain.policy import FILE
+from ckptvcs.domain.basics import FILE
 from ckptvcs.errors import UsageError, WouldOverwrite, from_os_error
 from ckptvcs.porcelain.remotes import known
 from ckptvcs.storage.history import settings, worktree

@@ -115,7 +115,7 @@ def plan(repo: Repository, what: Incoming, options: Options, custody: Custody | 
     Raises:
         UsageError, Refused: the request cannot be followed.
     """
-    track = check_track(options.track or repo.config.track)
+    track = check_track(options.track or repo.basics.track)
     target = find_target(repo, options.branch, options.run)
     custody = custody or take_custody(repo)
     start = CommitId(options.start) if options.start else custody.commit if options.fresh else repo.history.head()

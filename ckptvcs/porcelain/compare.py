@@ -80,7 +80,7 @@ def diff(
         IntegrityError: values were asked for, and an object is missing or damaged.
         MissingObject: tensors or values were asked for, and one checkpoint was dropped, of which nothing is there.
     """
-    found = (require_checkpoint(repo, revision, track or repo.config.track) for revision in (before, after))
+    found = (require_checkpoint(repo, revision, track or repo.basics.track) for revision in (before, after))
     one, other = account.with_late(repo, *found)
     if tensors or values:
         refuse_gone(repo, one, other)

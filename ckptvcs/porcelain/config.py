@@ -13,10 +13,12 @@ import msgspec
 
 from ckptvcs._version import VERSION
 from ckptvcs.digest import digest
-from ckptvcs.domain.policy import FILE, Config, Interval, Preemption, Save
+from ckptvcs.domain.basics import FILE, Basics
 from ckptvcs.errors import BadConfig, UsageError
 
+# The policy is imported where it is asked for: it is of many classes, and a command that only looks has 150 ms.
 if TYPE_CHECKING:
+    from ckptvcs.domain.policy import Config, Save
     from ckptvcs.storage.history.repository import CommitId, History, Identity
 
 _MAX_BYTES: Final = 1 << 20
@@ -77,8 +79,8 @@ def surroundings() -> Surroundings:
 # ----------------------------------------------------------------------------------------------------------- ckpt.yaml
 
 
-def read_config(root: Path, cache: Path) -> Config:
-    """Read `ckpt.yaml` of a repository; the defaults where there is none.
+def read_basics(root: Path, cache: Path) -> Basics:
+    """Read of `ckpt.yaml` what every command needs; the defaults where there is none.
 
     Args:
         root: the folder that holds it.
@@ -86,18 +88,48 @@ def read_config(root: Path, cache: Path) -> Config:
             commands.
 
     Raises:
+        BadConfig: a key or value of it is wrong, whichever; the error names its line.
+    """
+    data = _data_of(root)
+    if data is None:
+        return Basics()
+    known = _remembered(data, cache)
+    return known.basics if known else _basics_of(_parse(data, root / FILE, cache))
+
+
+def read_config(root: Path, cache: Path) -> Config:
+    """Read `ckpt.yaml` of a repository; the defaults where there is none.
+
+    Args:
+        root: the folder that holds it.
+        cache: as for `read_basics`.
+
+    Raises:
         BadConfig: a key or value is wrong; the error names its line.
     """
+    from ckptvcs.domain.policy import Config
+
+    data = _data_of(root)
+    if data is None:
+        return Config()
+    known = _remembered(data, cache)
+    if known is not None:
+        with suppress(ValueError):
+            return msgspec.json.decode(known.config, type=Config)
+    return _parse(data, root / FILE, cache)
+
+
+def _data_of(root: Path) -> bytes | None:
     path = root / FILE
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return Config()
+        return None
     except OSError as err:
         raise BadConfig(f"cannot read '{path}'", why=str(err.strerror).lower()) from err
     if len(data) > _MAX_BYTES:
         raise BadConfig(f"cannot read '{path}'", why=f"it has {len(data)} bytes, at most {_MAX_BYTES} are read")
-    return _remembered(data, cache) or _parse(data, path, cache)
+    return data
 
 
 def read_file(path: Path) -> Config:
@@ -128,6 +160,8 @@ def config_at(history: History, commit: CommitId, path: str) -> Config:
         BadConfig: a key or value is wrong; the error names its line.
         StorageError: git cannot read it.
     """
+    from ckptvcs.domain.policy import Config
+
     blob = history.blob_id(commit, path)
     if blob is None:
         return Config()
@@ -163,10 +197,6 @@ def write_value(root: Path, keys: Sequence[str], value: Any) -> None:
         files.write_atomic(path, changed.encode("utf-8"))
 
 
-DEFAULT_SAVE: Final = Save(interval=Interval(), on_preemption=Preemption(), on_exit=True)
-"""When training saves where nobody said it: as often as the budget allows, and whenever it would lose something."""
-
-
 def save_policy(config: Config, given: Save | Mapping[str, Any] | None) -> Save:
     """The policy of saves: the one that was given, else that of `ckpt.yaml`, else the default.
 
@@ -177,6 +207,7 @@ def save_policy(config: Config, given: Save | Mapping[str, Any] | None) -> Save:
     Raises:
         BadConfig: a key or value is wrong.
     """
+    from ckptvcs.domain.policy import DEFAULT_SAVE, Save
     from ckptvcs.domain.schema import Malformed, parse_save
 
     if given is None or isinstance(given, Save):
@@ -199,20 +230,37 @@ def save_policy(config: Config, given: Save | Mapping[str, Any] | None) -> Save:
         ) from None
 
 
-def _remembered(data: bytes, cache: Path) -> Config | None:
+class _Known(msgspec.Struct):
+    """What is remembered of a `ckpt.yaml`. The whole is taken apart by those who need it."""
+
+    digest: str
+    by: str
+    basics: Basics
+    config: msgspec.Raw
+
+
+def _remembered(data: bytes, cache: Path) -> _Known | None:
     try:
         known = msgspec.json.decode(cache.read_bytes(), type=_Known)
     except (OSError, ValueError):
         return None
-    return known.config if known.digest == digest(data) and known.by == VERSION else None
+    return known if known.digest == digest(data) and known.by == VERSION else None
 
 
-class _Known(msgspec.Struct):
-    """What is remembered of a `ckpt.yaml`."""
+def _remember(data: bytes, config: Config, cache: Path) -> None:
+    known = _Known(
+        digest=digest(data),
+        by=VERSION,
+        basics=_basics_of(config),
+        config=msgspec.Raw(msgspec.json.encode(config)),
+    )
+    with suppress(OSError):  # it is a hint; a repository that we may only read has none
+        if cache.parent.is_dir():
+            cache.write_bytes(msgspec.json.encode(known))
 
-    digest: str
-    by: str
-    config: Config
+
+def _basics_of(config: Config) -> Basics:
+    return Basics(directory=config.directory, track=config.track)
 
 
 def _parse(data: bytes, path: Path, cache: Path | None) -> Config:
@@ -237,9 +285,8 @@ def _parse(data: bytes, path: Path, cache: Path | None) -> Config:
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(err.__cause__, "problem", None) or str(err)
         raise BadConfig(f"cannot read '{path}'{line}", why=problem, next_step="mend the file by hand") from None
-    with suppress(OSError):  # it is a hint; a repository that we may only read has none
-        if cache is not None and cache.parent.is_dir():
-            cache.write_bytes(msgspec.json.encode(_Known(digest=digest(data), by=VERSION, config=config)))
+    if cache is not None:
+        _remember(data, config, cache)
     return config
 
 

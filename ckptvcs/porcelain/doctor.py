@@ -121,13 +121,13 @@ def _links(repo: Repository) -> Iterator[Finding]:
 
 
 def _ignored(repo: Repository) -> Iterator[Finding]:
-    track = repo.track_path(repo.config.track)
+    track = repo.track_path(repo.basics.track)
     names = [f"{track}/model/{name}" for name in ("tree.json", "a.safetensors", "config.json")]
     for path in outputs.ignored_paths(repo.root, names):
         yield Finding(
             what=f"a .dvcignore hides files such as '{path}'",
             why="DVC would leave them out of checkpoints",
-            next_step=f"add '!{repo.config.directory}/**' to .dvcignore",
+            next_step=f"add '!{repo.basics.directory}/**' to .dvcignore",
         )
 
 
@@ -184,7 +184,7 @@ def _head(repo: Repository) -> Iterator[Finding]:
         yield Finding(
             what=f"'{printable(unmerged[0])}' is in conflict: a merge or rebase is under way",
             why="two lines of checkpoints cannot be merged; one of them has to be taken",
-            next_step=f"git checkout --ours -- {repo.config.directory} && git add {repo.config.directory} (or --theirs)",
+            next_step=f"git checkout --ours -- {repo.basics.directory} && git add {repo.basics.directory} (or --theirs)",
         )
 
 
@@ -194,7 +194,7 @@ def _history(repo: Repository) -> Iterator[Finding]:
     What was never read here, as what plain DVC brought, is read of the one that is checked out.
     """
     tips, head = all_tips(repo), repo.history.head()
-    tracks = {repo.config.track, *(tracks_at(repo, head) if head else ())}
+    tracks = {repo.basics.track, *(tracks_at(repo, head) if head else ())}
     said = account.read(repo)
     found = [said.on(c) for track in tracks for c in made_by(repo, repo.history.newest_first(tips), track)]
     refs = {ref_of(file) for checkpoint in found for file in checkpoint.needed_files()}
@@ -241,7 +241,7 @@ def _mending(repo: Repository, damaged: list[Path]) -> str:
     away = f"rm -f '{damaged[0]}', and so on; then " if damaged else ""
     if repo.dvc_config.remotes:
         return f"{away}dvc fetch --all-commits"
-    folder = repo.track_path(repo.config.track)
+    folder = repo.track_path(repo.basics.track)
     return f"{away}copy the cache from a machine that has it; 'ckpt commit {folder}' keeps what the workspace still has"
 
 

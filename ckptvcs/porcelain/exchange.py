@@ -77,7 +77,7 @@ def plan_export(
         WouldOverwrite: the destination exists.
         NotFound: no such checkpoint or component.
     """
-    checkpoint = require_checkpoint(repo, revision, track or repo.config.track)
+    checkpoint = require_checkpoint(repo, revision, track or repo.basics.track)
     if os.path.lexists(destination):
         raise WouldOverwrite(
             f"cannot export to '{destination}'", why="it exists already", next_step="choose another name"

@@ -167,7 +167,7 @@ def plan_objects(
     Raises:
         NotFound: no such revision, component or checkpoint.
     """
-    commit = locate(repo, revision, track or repo.config.track)
+    commit = locate(repo, revision, track or repo.basics.track)
     tracks = [track] if track else tracks_at(repo, commit)
     found = [require_checkpoint(repo, revision, t) if track else checkpoint_at(repo, commit, t) for t in tracks]
     checkpoints = account.with_late(repo, *(checkpoint for checkpoint in found if checkpoint is not None))

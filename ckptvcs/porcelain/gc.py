@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from ckptvcs.domain import remote_files, sanity
+from ckptvcs.domain.basics import FILE
 from ckptvcs.domain.keeping import seconds
-from ckptvcs.domain.policy import FILE
 from ckptvcs.errors import BadConfig, Conflict, NeedsPerson, RefMoved, StorageError, UsageError
 from ckptvcs.porcelain import asking, ballast, gc_ledger, ledger, lost, marks, places, retention, sweeping
 from ckptvcs.porcelain.config import config_at

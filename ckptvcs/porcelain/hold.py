@@ -67,7 +67,7 @@ def plan_hold(
         )
     said = account.read(repo)
     ledger.refuse_damage(repo, said.flaws)
-    checkpoint = require_checkpoint(repo, revision, track or repo.config.track)
+    checkpoint = require_checkpoint(repo, revision, track or repo.basics.track)
     refuse_gone(repo, said.on(checkpoint))
     standing = said.holds.get(checkpoint.id, ())
     return HoldPlan(checkpoint=checkpoint, until=end, why=why, standing=standing, notes=said.notes)
@@ -102,7 +102,7 @@ def plan_release(repo: Repository, revision: str, *, why: str = "", track: str |
     """
     said = account.read(repo)
     ledger.refuse_damage(repo, said.flaws)
-    checkpoint = require_checkpoint(repo, revision, track or repo.config.track)
+    checkpoint = require_checkpoint(repo, revision, track or repo.basics.track)
     holds = said.holds.get(checkpoint.id, ())
     if not holds:
         raise NotFound(

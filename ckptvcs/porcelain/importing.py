@@ -118,8 +118,8 @@ def plan(repo: Repository, patterns: Sequence[str], wanted: Wanted) -> ImportPla
         UsageError: a path does not exist, nothing was found, or there can be no such branch.
         Refused: there can be no such branch.
     """
-    track = check_track(wanted.track or repo.config.track)
-    gathered = gather(patterns, root=repo.root, directory=repo.config.directory)
+    track = check_track(wanted.track or repo.basics.track)
+    gathered = gather(patterns, root=repo.root, directory=repo.basics.directory)
     runs = run_names({_parts(repo, found.home) for found in gathered.found})
     now = repo.now()
     by_branch: dict[str, list[Item]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ckptvcs.domain import policy
+from ckptvcs.domain import basics
 from ckptvcs.errors import NoRepository, UsageError, from_os_error
 from ckptvcs.porcelain import config as configuration
 from ckptvcs.porcelain.following import locked
@@ -74,7 +74,7 @@ def plan_init(path: Path, *, remote: str | None = None) -> InitPlan:
     if remote is not None and (not remote or remote.startswith("-") or not remote.isprintable()):
         raise UsageError(f"{remote!r} is no URL of a remote", next_step="give a path or a URL such as s3://bucket/path")
     root, history = _find(path)
-    missing = tuple(name for name in (*dvc.INIT_FILES, policy.FILE) if not (root / name).exists())
+    missing = tuple(name for name in (*dvc.INIT_FILES, basics.FILE) if not (root / name).exists())
     url = as_dvc_writes(remote, root) if remote is not None else None
     wanted = url if url is not None and _remote_url(root) != url else None
     changed = wanted is not None and _DVC_CONFIG not in missing and _is_committed(history, root, _DVC_CONFIG)
@@ -126,7 +126,7 @@ def execute(plan: InitPlan) -> InitReceipt:
         StorageError: the folder cannot be written.
     """
     history = History.create(plan.root) if plan.make_git else History.discover(plan.root)
-    contents = {**dvc.INIT_FILES, policy.FILE: _CONFIG}
+    contents = {**dvc.INIT_FILES, basics.FILE: _CONFIG}
     try:
         for name in plan.make_files:
             (plan.root / name).parent.mkdir(exist_ok=True)

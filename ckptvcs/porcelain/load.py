@@ -102,7 +102,7 @@ def load(
         IntegrityError: an object is missing or damaged.
         Refused: a component is a pickle and `allow_pickle` is not set.
     """
-    checkpoint = require_checkpoint(repo, revision, track or repo.config.track)
+    checkpoint = require_checkpoint(repo, revision, track or repo.basics.track)
     pointer_at(repo, CommitId(checkpoint.commit), checkpoint.manifest.track)  # it vouches for the manifest
     if told:
         given.tell(repo, [checkpoint], by=given.LOAD, components=tuple(components or ()))

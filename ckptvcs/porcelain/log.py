@@ -53,7 +53,7 @@ def log(
         limit: how many at most; None for all.
         graph: children before their parents in any case, and what is above each; takes reading the whole history.
     """
-    track = track or repo.config.track
+    track = track or repo.basics.track
     walk = repo.history.walk if graph else repo.history.newest_first
     found: list[Checkpoint] = []
     for checkpoint in made_by(repo, walk(revisions), track):

@@ -83,7 +83,7 @@ def plan(
         IntegrityError: an object is missing or damaged.
     """
     recipe = recipe.completed(len(revisions))
-    track = check_track(options.track or repo.config.track)
+    track = check_track(options.track or repo.basics.track)
     sources = [require_checkpoint(repo, revision, track) for revision in revisions]
     _refuse_twice(sources, revisions)
     _refuse_left_behind(repo, options, sources, track)

@@ -66,7 +66,7 @@ def plan_note(
         )
     late = account.read(repo)
     ledger.refuse_damage(repo, late.flaws)
-    checkpoint = late.on(require_checkpoint(repo, revision, track or repo.config.track))
+    checkpoint = late.on(require_checkpoint(repo, revision, track or repo.basics.track))
     return NotePlan(checkpoint=checkpoint, metrics=dict(metrics), message=message or "", notes=late.notes)
 
 

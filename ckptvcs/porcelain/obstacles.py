@@ -77,10 +77,10 @@ def refuse_in_the_way(repo: Repository, track: str) -> None:
         raise Refused(
             f"cannot commit to track '{track}'",
             why=f"a merge or rebase is under way, and '{printable(unmerged[0])}' is in conflict",
-            next_step=f"take one side with 'git checkout --ours -- {repo.config.directory}' (or --theirs), then 'git add' it",
+            next_step=f"take one side with 'git checkout --ours -- {repo.basics.directory}' (or --theirs), then 'git add' it",
         )
     base = repo.track_path(track)
-    for path in (f"{base}.dvc", f"{base}.json", f"{repo.config.directory}/.gitignore"):
+    for path in (f"{base}.dvc", f"{base}.json", f"{repo.basics.directory}/.gitignore"):
         mode = _mode(repo, path)
         if mode is not None and not stat.S_ISREG(mode):
             raise _in_the_way(path, "it is no ordinary file, and a file is to be written there")
@@ -100,7 +100,7 @@ def refuse_hidden(repo: Repository, track: str, members: Iterable[str]) -> None:
 
 def _folders(repo: Repository) -> list[str]:
     """The folder of pointers and all above it, relative to the DVC root."""
-    parts = repo.config.directory.split("/")
+    parts = repo.basics.directory.split("/")
     return ["/".join(parts[: n + 1]) for n in range(len(parts))]
 
 

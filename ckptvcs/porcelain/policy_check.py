@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from ckptvcs.domain import meaning, retention
+from ckptvcs.domain.basics import FILE
 from ckptvcs.domain.oddities import oddities
-from ckptvcs.domain.policy import FILE, Config
+from ckptvcs.domain.policy import DEFAULT_SAVE, Config
 from ckptvcs.domain.retention import kept_components
 from ckptvcs.errors import BadConfig, NotFound
 from ckptvcs.paths import printable
@@ -117,7 +118,7 @@ def _commit(repo: Repository, against: str) -> CommitId | None:
 
 
 def _changes(before: Config, after: Config) -> tuple[Change, ...]:
-    saves = [config.save or configuration.DEFAULT_SAVE for config in (before, after)]
+    saves = [config.save or DEFAULT_SAVE for config in (before, after)]
     return (
         *meaning.of_retain(before.retain, after.retain),
         *meaning.of_section("best", before.best, after.best),

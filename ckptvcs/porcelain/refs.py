@@ -62,7 +62,7 @@ def tags(repo: Repository) -> list[Ref]:
 
 def _look(repo: Repository) -> Callable[[CommitId], Checkpoint | None]:
     """What finds the checkpoint of the configured track that a commit holds, with its late metrics."""
-    late, track = account.read(repo), repo.config.track
+    late, track = account.read(repo), repo.basics.track
 
     def look(commit: CommitId) -> Checkpoint | None:
         found = checkpoint_at(repo, commit, track)
@@ -91,11 +91,11 @@ def create_branch(repo: Repository, name: str, revision: str = "HEAD", *, dry_ru
         MissingObject: the commit made a checkpoint that was dropped, and nothing of it is there.
     """
     check_branch_name(repo, name)
-    commit = locate(repo, revision, repo.config.track)
+    commit = locate(repo, revision, repo.basics.track)
     if repo.history.tip(HEADS + name) is not None:
         raise WouldOverwrite(f"branch '{name}' exists already", next_step="choose another name", name=name)
     # code above a checkpoint that is gone may be gone on with: only who names the checkpoint itself wants that
-    made = made_by(repo, iter([repo.history.commit(commit)]), repo.config.track)
+    made = made_by(repo, iter([repo.history.commit(commit)]), repo.basics.track)
     refuse_gone(repo, *account.with_late(repo, *made))
     if not dry_run:
         with _locked(repo) as lock:
@@ -157,8 +157,8 @@ def create_tag(
         raise UsageError(
             f"'{printable(name)}' cannot be the name of a tag", next_step="use letters, digits, '-', '.', '/'"
         )
-    commit = locate(repo, revision, repo.config.track)
-    checkpoint = checkpoint_at(repo, commit, repo.config.track)
+    commit = locate(repo, revision, repo.basics.track)
+    checkpoint = checkpoint_at(repo, commit, repo.basics.track)
     mark = mark_of(name)
     if mark and checkpoint is None:
         raise NotFound(
@@ -228,7 +228,7 @@ def delete_tag(repo: Repository, name: str, *, dry_run: bool = False) -> CommitI
             next_step="if it must go, it is for a person to do with git, and everyone who fetched it will notice",
         )
     others = {*repo.history.branches().values(), *(t.commit for t in repo.history.tags() if t.name != name)}
-    if checkpoint_at(repo, tag.commit, repo.config.track) and not any(
+    if checkpoint_at(repo, tag.commit, repo.basics.track) and not any(
         repo.history.is_ancestor(tag.commit, other) for other in others
     ):
         raise Refused(

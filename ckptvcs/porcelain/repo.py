@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any
 
+    from ckptvcs.domain.basics import Basics
     from ckptvcs.domain.events import Head
     from ckptvcs.domain.policy import Config
+    from ckptvcs.storage.directory import Directory
     from ckptvcs.storage.files import Lock
     from ckptvcs.storage.history.repository import CommitId, Identity
     from ckptvcs.storage.index import LocalIndex
     from ckptvcs.storage.verified import VerifiedStore
-    from ckptvcs.storage.workspace import Directory, Placing
+    from ckptvcs.storage.workspace import Placing
 
 LOCK_WAIT_S = 30.0
 """How long a command waits for another one; a save in the background of a training waits longer."""
@@ -67,6 +69,10 @@ class Repository:
     # ---- parts, made when they are needed
 
     @cached_property
+    def basics(self) -> Basics:
+        return configuration.read_basics(self.root, self.private / "config.json")
+
+    @cached_property
     def config(self) -> Config:
         return configuration.read_config(self.root, self.private / "config.json")
 
@@ -80,7 +86,8 @@ class Repository:
 
     def forget_config(self) -> None:
         """Read `ckpt.yaml` anew when it is next asked for: it was changed."""
-        vars(self).pop("config", None)
+        for name in ("basics", "config"):
+            vars(self).pop(name, None)
 
     @cached_property
     def index(self) -> LocalIndex:
@@ -130,7 +137,7 @@ class Repository:
 
     def track_path(self, track: str) -> str:
         """The artifact of a track, relative to the DVC root."""
-        return f"{self.config.directory}/{track}"
+        return f"{self.basics.directory}/{track}"
 
     def git_path(self, path: str) -> str:
         """A path relative to the DVC root, relative to the git root."""
@@ -143,17 +150,17 @@ class Repository:
         return self.git_path(f"{self.track_path(track)}.json")
 
     def ignore_path(self) -> str:
-        return self.git_path(f"{self.config.directory}/.gitignore")
+        return self.git_path(f"{self.basics.directory}/.gitignore")
 
     def is_ours(self, path: str) -> bool:
         """Whether a path relative to the git root is in our folder."""
-        return path.startswith(f"{self.git_path(self.config.directory)}/") or path == self.git_path(
-            self.config.directory
+        return path.startswith(f"{self.git_path(self.basics.directory)}/") or path == self.git_path(
+            self.basics.directory
         )
 
     def workspace(self, track: str) -> Directory:
         """Where the artifact of a track lies in the workspace."""
-        from ckptvcs.storage.workspace import Directory
+        from ckptvcs.storage.directory import Directory
 
         return Directory(root=self.root, path=self.track_path(track))
 

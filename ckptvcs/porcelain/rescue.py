@@ -48,7 +48,7 @@ def plan(repo: Repository, revision: str, *, track: str | None = None) -> Rescue
     """
     said = account.read(repo)
     ledger.refuse_damage(repo, said.flaws)
-    checkpoint = said.on(require_checkpoint(repo, revision, track or repo.config.track))
+    checkpoint = said.on(require_checkpoint(repo, revision, track or repo.basics.track))
     if checkpoint.dropped is None:
         raise NotFound(
             f"checkpoint {checkpoint.id[:10]} is not condemned",

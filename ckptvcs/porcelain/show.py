@@ -44,7 +44,7 @@ def show(repo: Repository, revision: str, *, track: str | None = None, tensors: 
         NotFound: there is none.
         IntegrityError: its tensors were asked for, and a tree file is missing or damaged.
     """
-    checkpoint = require_checkpoint(repo, revision, track or repo.config.track)
+    checkpoint = require_checkpoint(repo, revision, track or repo.basics.track)
     store, late = repo.objects.store, account.read(repo)
     return Shown(
         checkpoint=late.on(checkpoint),

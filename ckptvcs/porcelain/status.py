@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Final, Literal
 from ckptvcs.porcelain import account
 from ckptvcs.porcelain.checkpoints import checkpoint_at, line, tracks_at
 from ckptvcs.porcelain.describe import ref_of
-from ckptvcs.storage import workspace
+from ckptvcs.storage.directory import walk
 from ckptvcs.storage.history import worktree
 from ckptvcs.storage.history.repository import CommitId
-from ckptvcs.storage.verified import identify
 
 if TYPE_CHECKING:
     import os
@@ -69,7 +68,7 @@ def _track_status(repo: Repository, track: str, checkpoint: Checkpoint) -> Track
     expected = {file.path: ref_of(file) for file in checkpoint.remaining_files()}
     changed: list[str] = []
     found = set()
-    for member, info in workspace.walk(where):
+    for member, info in walk(where):
         found.add(member)
         if member not in expected or not _is(repo, where.absolute(member), info, expected[member]):
             changed.append(member)
@@ -92,7 +91,7 @@ def _earlier(repo: Repository, checkpoint: Checkpoint) -> Checkpoint | None:
     """The checkpoint before this one that the workspace holds, as it does while a training commits to this branch."""
     where = repo.workspace(checkpoint.manifest.track)
     there = {}
-    for member, info in workspace.walk(where):
+    for member, info in walk(where):
         known = _known(repo, where.absolute(member), info)
         if known is None:
             return None
@@ -114,6 +113,8 @@ def _known(repo: Repository, path: str, info: os.stat_result) -> ObjectRef | Non
         return None
     known = repo.index.ref_of(path, info)
     if known is None:
+        from ckptvcs.storage.verified import identify  # hardly ever needed, and it brings much with it
+
         try:
             known = identify(path)
         except OSError:

@@ -136,7 +136,7 @@ def _place(repo: Repository, target: Target, code: CommitId | None, start: Commi
     before = tip or start
     if before is None:
         return Place(tip=None, base=None, parents=(), carried={})
-    if code is None or history.same_outside(before, code, repo.git_path(repo.config.directory)):
+    if code is None or history.same_outside(before, code, repo.git_path(repo.basics.directory)):
         return Place(tip=tip, base=before, parents=(before,), carried={})
     parents = (before,) if history.is_ancestor(code, before) else (before, code)
     carried = {

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from ckptvcs.domain.checkpoint import CheckpointId
+    from ckptvcs.domain.events import Noted
     from ckptvcs.domain.policy import Config
     from ckptvcs.domain.revisions import Mode
     from ckptvcs.porcelain.account import Account
@@ -118,26 +119,30 @@ def _has_warm(repo: Repository) -> bool:
     retain = repo.config.retain
     if retain is None or retain.max_bytes.hot is None:
         return True
-    from ckptvcs.porcelain.remotes import known  # takes a time that 'why' has not
+    from ckptvcs.porcelain.remotes import known  # takes a time that `why` need not take
 
     return any(one.tier == "warm" for one in known(repo))
 
 
 def _member(slim: Brief, said: Account, gone: frozenset[str]) -> Member:
-    late = said.late.get(slim.id, {})
-    noted = {name: float(n.value) for name, n in late.items() if isinstance(n.value, (int, float))}
-    words = {name for name, n in late.items() if not isinstance(n.value, (int, float))}  # a note may say "nan"
-    metrics = {name: value for name, value in slim.metrics.items() if name not in words}
+    late = said.late.get(slim.id)
     whole = not gone and slim.grade != "weights-only" and not slim.reason.startswith(_INEXACT)
     return Member(
         id=slim.id,
         time=slim.time,
         step=slim.step,
-        metrics={**metrics, **noted},
+        metrics=_metrics(slim, late) if late else slim.metrics,
         components={name: role for name, role in slim.roles.items() if name not in gone} if gone else slim.roles,
         parents=slim.parents,
         complete=whole,
     )
+
+
+def _metrics(slim: Brief, late: Mapping[str, Noted]) -> Mapping[str, float]:
+    """Its metrics that are numbers: those that it was saved with, and those that were noted since, which override them."""
+    noted = {name: float(n.value) for name, n in late.items() if isinstance(n.value, (int, float))}
+    words = {name for name, n in late.items() if not isinstance(n.value, (int, float))}  # a note may say "nan"
+    return {**{name: value for name, value in slim.metrics.items() if name not in words}, **noted}
 
 
 def compared(config: Config, members: Iterable[Member]) -> tuple[tuple[str, Mode], ...]:

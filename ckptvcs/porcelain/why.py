@@ -72,7 +72,7 @@ def why(repo: Repository, revision: str, *, track: str | None = None, ask: bool 
         NotFound: there is no such checkpoint.
         BadConfig: ckpt.yaml cannot be used.
     """
-    checkpoint, retain = require_checkpoint(repo, revision, track or repo.config.track), repo.config.retain
+    checkpoint, retain = require_checkpoint(repo, revision, track or repo.basics.track), repo.config.retain
     limited = retain is not None and _has_limits(retain)
     looked = view.look(repo, briefly=not (ask or limited))
     checkpoint = looked.account.on(checkpoint)
@@ -132,7 +132,7 @@ def _standing(seen: View, line: Line, member: Member) -> Standing:
 
 
 def _leases(repo: Repository, looked: Looked, checkpoint: Checkpoint) -> list[str]:
-    from ckptvcs.porcelain import leases, places  # who does not ask needs none of it, and has 150 ms
+    from ckptvcs.porcelain import leases, places  # who does not ask need not wait for it
     from ckptvcs.porcelain.doomed import names_of
 
     slim = looked.inventory.slim(checkpoint.id)

@@ -10,7 +10,6 @@ import errno
 import fcntl
 import json
 import os
-import secrets
 import stat
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -34,7 +33,7 @@ _STALE_TMP_S: Final = 60.0
 
 def tmp_name() -> str:
     """A fresh temporary name."""
-    return f"{PREFIX}{secrets.token_hex(8)}{_TMP_SUFFIX}"
+    return f"{PREFIX}{os.urandom(8).hex()}{_TMP_SUFFIX}"
 
 
 def write_all(fd: int, data: Any) -> None:

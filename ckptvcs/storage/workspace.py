@@ -22,19 +22,17 @@ from typing import TYPE_CHECKING, Final, Literal
 from ckptvcs.errors import CkptvcsError, IntegrityError, from_os_error
 from ckptvcs.progress import Progress, silent
 from ckptvcs.storage import direct, files, linking
+from ckptvcs.storage.directory import walk
 from ckptvcs.storage.verified import identify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
+    from ckptvcs.storage.directory import Directory
     from ckptvcs.storage.names import ObjectRef
     from ckptvcs.storage.verified import VerifiedStore
 
 LinkKind = Literal["auto", "reflink", "hardlink", "copy"]
-
-HERE: Final = "."
-"""What `walk` calls something that is in the place of the directory and is none."""
 
 _STAGE: Final = f"{files.PREFIX}stage-"
 _ASIDE: Final = f"{files.PREFIX}aside-"
@@ -58,26 +56,6 @@ class Placing:
         if self.link == "reflink" or self.privileged:
             return (linking.reflink, linking.copy)
         return (linking.reflink, linking.hardlink, linking.copy)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Directory:
-    """A place for a directory: `path` (POSIX, not empty) below `root`."""
-
-    root: Path
-    path: str
-
-    @property
-    def parent(self) -> str:
-        return self.path.rpartition("/")[0]
-
-    @property
-    def name(self) -> str:
-        return self.path.rpartition("/")[2]
-
-    def absolute(self, member: str) -> str:
-        """The absolute path of a file in it."""
-        return str(self.root / self.path / member)
 
 
 def materialise(
@@ -162,44 +140,6 @@ def unsaved(where: Directory, source: VerifiedStore) -> list[str]:
             lost.append(member)
     source.index.saw(seen)
     return sorted(lost)
-
-
-def walk(where: Directory) -> Iterator[tuple[str, os.stat_result]]:
-    """Every file (and link) in a directory, as (path in it, what `lstat` says). Nothing for a directory that is not there.
-
-    A file or link in the place of the directory is `.`. A folder that cannot be listed is itself named, for what is in it.
-    """
-    stack = [HERE]
-    while stack:
-        folder = stack.pop()
-        try:
-            info = os.lstat(where.absolute(folder))
-            entries = _entries(where.absolute(folder)) if stat.S_ISDIR(info.st_mode) else None
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as err:
-            raise from_os_error(err, doing=f"look into '{where.path}'") from err
-        if entries is None:
-            yield folder, info
-            continue
-        for name, found in entries:
-            member = name if folder == HERE else f"{folder}/{name}"
-            if stat.S_ISDIR(found.st_mode):
-                stack.append(member)
-            else:
-                yield member, found
-
-
-def _entries(folder: str) -> list[tuple[str, os.stat_result]] | None:
-    """What is in a folder, without what goes while we look; None for a folder that we may not look into."""
-    found = []
-    try:
-        for entry in os.scandir(folder):
-            with contextlib.suppress(FileNotFoundError):
-                found.append((entry.name, entry.stat(follow_symlinks=False)))
-    except PermissionError:
-        return None
-    return found
 
 
 # ------------------------------------------------------------------------------------------------------------ staging

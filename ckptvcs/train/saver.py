@@ -95,7 +95,7 @@ class Saver(Telling):
         self._claimed: str | None = None
         self.looked = False
         """Whether somebody looked for a checkpoint to go on from."""
-        self.track = track or self.repo.config.track
+        self.track = track or self.repo.basics.track
         self._asynchronous = asynchronous
         self._params, self._data = check_params(mapping_of("params", params)), versions_of(data)
         self._custody = commit.take_custody(self.repo)  # the code that runs is that of now, whatever is edited later

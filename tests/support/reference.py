@@ -26,8 +26,7 @@ import ckptvcs
 from ckptvcs import errors
 from ckptvcs.cli import render
 from ckptvcs.cli.main import VERBS, cli
-from ckptvcs.domain import policy
-from ckptvcs.porcelain import config
+from ckptvcs.domain import basics, policy
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "reference"
@@ -1040,7 +1039,7 @@ def configuration_page() -> str:
     rows = list(keys(policy.Config, ""))
     return page(
         "Configuration",
-        f"`{policy.FILE}` lies in the folder that holds `.dvc` and is committed like any other file. Every key is "
+        f"`{basics.FILE}` lies in the folder that holds `.dvc` and is committed like any other file. Every key is "
         "optional; so is\nthe file. `ckpt init` makes one with `version: 1` alone.",
         "## Keys",
         table(["key", "type", "default", "meaning"], rows),
@@ -1218,8 +1217,8 @@ def defaults_as_yaml(cls: Any, indent: str = "") -> str:
 def default_save_as_yaml() -> str:
     """What the policy says that holds where `ckpt.yaml` says nothing; values that have a short word, by that."""
     lines = ["save:"]
-    for field in dataclasses.fields(config.DEFAULT_SAVE):
-        said = getattr(config.DEFAULT_SAVE, field.name)
+    for field in dataclasses.fields(policy.DEFAULT_SAVE):
+        said = getattr(policy.DEFAULT_SAVE, field.name)
         if said != field.default:
             words = [word for word, long in field.metadata["short"] if long is not None and said == type(said)(**long)]
             lines.append(f"  {field.name}: {yaml_of([*words, said][0])}")

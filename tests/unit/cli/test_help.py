@@ -124,7 +124,7 @@ _RUN = """
 import json, sys
 from ckptvcs.cli.main import run
 status = run(sys.argv[1:], as_json=False)
-print(json.dumps({"status": status, "modules": sorted(name for name in sys.modules if "." not in name)}), file=sys.stderr)
+print(json.dumps({"status": status, "modules": sorted(sys.modules)}), file=sys.stderr)
 """
 
 
@@ -167,6 +167,16 @@ def test_help_imports_nothing_heavy(words: list[str], tmp_path: Path):
 )
 def test_looking_imports_neither_torch_nor_dvc(words: list[str], ground: World):
     assert not modules(*words, at=ground.root) & HEAVY
+
+
+@pytest.mark.parametrize("verb", ["log", "status", "branch", "tag"])
+def test_looking_around_imports_only_what_it_needs(verb: str, ground: World):
+    modules(verb, at=ground.root)  # from now on it is remembered what ckpt.yaml means, and what lies in the workspace
+
+    found = modules(verb, at=ground.root)
+
+    assert not found & {"pydantic", "yaml", "rich", "concurrent.futures"}
+    assert not found & {"ckptvcs.domain.policy", "ckptvcs.domain.retention", "ckptvcs.storage.workspace"}
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,13 @@ import pytest
 from ckptvcs.digest import Digest
 from ckptvcs.errors import HostileInput, StorageError, TierFull, TierReadOnly
 from ckptvcs.storage import workspace
+from ckptvcs.storage.directory import Directory
 from ckptvcs.storage.index import LocalIndex
 from ckptvcs.storage.ingest import NewObject
 from ckptvcs.storage.names import ObjectName, ObjectRef
 from ckptvcs.storage.objects import LocalStore
 from ckptvcs.storage.verified import VerifiedStore
-from ckptvcs.storage.workspace import Directory, LinkKind, Placing
+from ckptvcs.storage.workspace import LinkKind, Placing
 
 COPY = Placing(link="copy", privileged=False)
 ONE = {"a.json": b"{}", "model/w.safetensors": random.Random(1).randbytes(70_000), "model/empty": b""}
