@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ckptvcs.domain.events import Event
 
 START: Final = "run.start"
+SAVE: Final = "save"
 END: Final = "run.end"
 LONGEST: Final = timedelta(days=30)
 """What began longer ago, and has not told of its end, is taken for dead."""
@@ -52,17 +53,26 @@ def said_of_runs(events: Iterable[Event], *, onto: Running | None = None) -> Run
     """
     found = dict(onto or {})
     for event in events:
-        if event.op not in (START, END):
+        if event.op not in (START, SAVE, END):
             continue
         try:
             facts = msgspec.convert(event.facts, _Facts)
         except msgspec.ValidationError:
+            continue
+        if event.op == SAVE:
+            _end_others(found, facts)
             continue
         found.pop(facts.run_id, None)
         if event.op == START and facts.parents and all(map(is_digest, facts.parents)):
             parents = tuple(map(CheckpointId, facts.parents))
             found[facts.run_id] = Started(run=facts.run, branch=facts.branch, time=event.time, parents=parents)
     return found
+
+
+def _end_others(found: Running, saved: _Facts) -> None:
+    """Who saves has the branch for itself, in its clone: those that began there before are dead, and could not tell."""
+    for run_id in [i for i, started in found.items() if started.branch == saved.branch and i != saved.run_id]:
+        del found[run_id]
 
 
 def under_way(chains: Iterable[Running], now: datetime) -> Iterator[Started]:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,24 @@ def collected(world: World) -> None:
         gc.collect(repo, gc.Options(grace_s=0.0, yes_delete=dropped))
 
 
+@contextmanager
+def another_process(world: World, run: str, revision: str) -> Iterator[None]:
+    """Another process that goes on from a checkpoint, saves nothing, and is killed in the end."""
+    code = (
+        "import ckptvcs, sys\nfrom tests.unit.train.conftest import Training\n"
+        f"ck = ckptvcs.Checkpointer(run='{run}', **Training.begin().parts)\n"
+        f"ck.resume('{revision}'); print('resumed', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code]
+    path = {"PYTHONPATH": str(Path(__file__).parents[3])}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=world.root, env={**os.environ, **path}, **pipes) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "resumed\n"
+        yield
+        other.kill()
+
+
 @pytest.fixture(params=["here", "in another process"])
 def resumed(request: pytest.FixtureRequest, kept: World, keeper, begin) -> Iterator[World]:
     """A run `fork` that went on from step 2 of `x`, and saved nothing yet."""
@@ -64,19 +83,8 @@ def resumed(request: pytest.FixtureRequest, kept: World, keeper, begin) -> Itera
         keeper(begin().parts, run="fork").resume("x@step:2")
         yield kept
         return
-    code = (
-        "import ckptvcs, sys\nfrom tests.unit.train.conftest import Training\n"
-        "ck = ckptvcs.Checkpointer(run='fork', **Training.begin().parts)\n"
-        "ck.resume('x@step:2'); print('resumed', flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", code]
-    path = {"PYTHONPATH": str(Path(__file__).parents[3])}
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=kept.root, env={**os.environ, **path}, **pipes) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "resumed\n"
+    with another_process(kept, "fork", "x@step:2"):
         yield kept
-        other.kill()
 
 
 def test_what_a_run_went_on_from_is_kept_before_it_saves_anything(resumed: World):
@@ -145,6 +153,23 @@ def test_a_run_that_saved_nothing_ends_all_the_same(kept: World, keeper, begin):
     recorded = calibration.of_events(ledger.events(repo, ops=calibration.OPS), run="fork")
     assert [life.how for life in recorded.lives] == ["closed"]
     assert alerts.look(repo).facts.runs == ()
+
+
+def test_what_a_run_that_was_killed_went_on_from_is_kept_until_its_branch_is_trained_again(kept: World, keeper, begin):
+    with another_process(kept, "fork", "x@step:2"), another_process(kept, "other", "x@step:1"):
+        pass
+
+    found = [kinds(kept, "x@step:2")]
+    with keeper(begin().parts, run="fork") as keep:
+        keep.resume("x@step:0")
+        found.append(kinds(kept, "x@step:2"))
+        keep.save(1)
+        keep.wait_until_finished()
+        found.append(kinds(kept, "x@step:2"))
+
+        assert "running" in kinds(kept, "x@step:0")
+        assert kinds(kept, "x@step:1") == {"running"}, "of another branch nothing was heard"
+    assert found == [{"running"}, {"running"}, set()]
 
 
 def test_what_went_on_from_two_was_not_broken_off(kept: World, keeper, begin):
