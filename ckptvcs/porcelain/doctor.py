@@ -13,7 +13,8 @@ from ckptvcs.paths import printable
 from ckptvcs.porcelain import account, ledger
 from ckptvcs.porcelain.checkpoints import all_tips, checkpoint_at, made_by, pointer_at, tracks_at
 from ckptvcs.porcelain.describe import ref_of
-from ckptvcs.porcelain.remotes import known, open_remote
+from ckptvcs.porcelain.remotes import is_folder, known, open_remote
+from ckptvcs.porcelain.replicas import refuse_emptied
 from ckptvcs.porcelain.repo import Repository
 from ckptvcs.storage import files
 from ckptvcs.storage.dvc import outputs
@@ -149,6 +150,16 @@ def _space(repo: Repository) -> Iterator[Finding]:
         )
 
 
+def _stores(repo: Repository) -> Iterator[Finding]:
+    """Folders that objects were pushed to, and that are not mounted. What is on the network is asked by those who use it."""
+    for one in known(repo):
+        if one.tier == "warm" and is_folder(repo, one.name):
+            try:
+                refuse_emptied(repo, open_remote(repo, one.name), doing=f"use remote '{printable(one.name)}'")
+            except StorageError as err:
+                yield Finding(what=err.what, why=err.why, next_step=err.next_step)
+
+
 def _left_overs(repo: Repository) -> Iterator[Finding]:
     now = repo.now().timestamp()
     common = repo.history.common_dir
@@ -278,6 +289,7 @@ _CHECKS: Final[tuple[Callable[[Repository], Iterator[Finding]], ...]] = (
     _identity,
     _configuration,
     _head,
+    _stores,
     _history,
     _ledger,
     _left_overs,

@@ -118,7 +118,7 @@ def plan_push(
     checkpoints = _still_kept(repo, found, [*new, *unsure.values()])
     updates += _chain_updates(repo, theirs, to)
     needed = _needed(repo, checkpoints)
-    looked = replicas.look(repo, stores, needed) if checkpoints else ()
+    looked = replicas.look(repo, stores, needed)
     begins = {tips[update.ref] for update in updates if update.old is None and update.ref in tips}
     lost = [c for c in _lost(repo, checkpoints, replicas.nowhere(repo, looked), theirs) if c.commit not in begins]
     if lost:

@@ -104,6 +104,11 @@ def open_any(repo: Repository, name: str) -> Remote:
     return FilesystemRemote(name, *door.open_filesystem(repo.root, repo.dvc_config, name))
 
 
+def is_folder(repo: Repository, name: str) -> bool:
+    """Whether a remote is a folder of this machine, which takes no time to open; one that may have to be mounted."""
+    return name in repo.dvc_config.remotes and door.local_folder(repo.root, repo.dvc_config, name) is not None
+
+
 _COMMANDS: Final = {"bearer_token_command"}
 _FILES: Final = {"configpath", "credentialpath"}
 """Files that can name a program which gives credentials, as `credential_process` of AWS."""

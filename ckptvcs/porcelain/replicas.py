@@ -12,7 +12,7 @@ from ckptvcs.errors import CkptvcsError, Conflict, StorageError, UsageError
 from ckptvcs.paths import printable
 from ckptvcs.porcelain import ledger
 from ckptvcs.porcelain.leases import INTENTS, Lease
-from ckptvcs.porcelain.remotes import known, open_remote, require_warm
+from ckptvcs.porcelain.remotes import default_name, is_folder, known, open_remote, require_warm
 from ckptvcs.porcelain.stores import recorded
 from ckptvcs.storage import downloads
 
@@ -94,11 +94,19 @@ class Copy:
 
 
 def look(repo: Repository, names: Sequence[str | None], needed: Sequence[ObjectRef]) -> tuple[Copy, ...]:
-    """Ask each remote what it has of the objects that are needed; change nothing."""
+    """Ask each remote what it has of the objects that are needed; change nothing. Where none are, none is opened.
+
+    Raises:
+        StorageError: it does not answer, or it is empty and should not be. Of folders this is told also where none are needed:
+            that one is not mounted is noticed by nothing else.
+    """
+    if not needed:
+        _refuse_unmounted(repo, names)
+        return ()
     opened = [open_remote(repo, name) for name in names]
     copies = tuple(Copy(remote=remote, missing=_absent(remote, needed)) for remote in opened)
     for copy in copies:
-        if needed and len(copy.missing) == len(needed):
+        if len(copy.missing) == len(needed):
             refuse_emptied(repo, copy.remote, doing=f"push to '{printable(copy.remote.name)}'")
     return copies
 
@@ -121,6 +129,13 @@ def refuse_emptied(repo: Repository, remote: Remote, *, doing: str) -> None:
             "and 'ckpt push --full' fills it",
             remote=remote.name,
         )
+
+
+def _refuse_unmounted(repo: Repository, names: Sequence[str | None]) -> None:
+    for name in names:
+        used = name or default_name(repo)
+        if used is not None and is_folder(repo, used):
+            refuse_emptied(repo, open_remote(repo, used), doing=f"push to '{printable(used)}'")
 
 
 def _absent(remote: Remote, refs: Collection[ObjectRef]) -> tuple[ObjectRef, ...]:

@@ -66,10 +66,8 @@ def test_who_is_named_comes_first_and_the_number_is_reached(shared: World):
     assert [copy.remote.name for copy in pushed(shared, remote="mirror").copies] == ["mirror", "team"]
 
 
-def test_nothing_new_is_nothing_to_do(shared: World, tmp_path: Path):
+def test_nothing_new_is_nothing_to_do(shared: World):
     pushed(shared)
-    for name in ("team", "attic"):
-        (tmp_path / name).rename(tmp_path / f"{name}-away")
 
     assert pushed(shared).is_empty
 
@@ -183,6 +181,27 @@ def test_a_store_that_was_emptied_or_is_not_mounted_is_refused_until_it_is_begun
         shared.ckpt("remote", "add", "attic", tmp_path / "attic")
         shared.ckpt("push", "--full")
         assert objects(tmp_path / "attic") == objects(tmp_path / "team")
+
+
+@pytest.mark.parametrize("mount_point", [False, True])
+def test_a_folder_that_is_not_mounted_is_told_where_there_is_nothing_to_push(
+    shared: World, tmp_path: Path, *, mount_point: bool
+):
+    pushed(shared)
+    assert shared.ckpt("push").out == "everything is up to date\n"
+    (tmp_path / "attic").rename(tmp_path / "away")
+    if mount_point:
+        (tmp_path / "attic").mkdir()
+
+    with pytest.raises(StorageError, match="it may not be mounted"):
+        pushed(shared)
+    told = shared.ckpt("doctor", status=1)
+
+    assert "cannot use remote 'attic'" in told.out + told.err
+    shutil.rmtree(tmp_path / "attic", ignore_errors=True)
+    (tmp_path / "away").rename(tmp_path / "attic")
+    assert shared.ckpt("push").out == "everything is up to date\n"
+    shared.ckpt("doctor")
 
 
 def test_a_remote_of_the_configuration_that_is_none_is_told(shared: World, state):
