@@ -6,7 +6,7 @@ component is gone is said only when its last copy went.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -16,7 +16,7 @@ from ckptvcs.domain.checkpoint import CheckpointId
 from ckptvcs.domain.provenance import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from ckptvcs.domain.events import Event
 
@@ -63,6 +63,10 @@ class Dropped:
     """When the last of it was condemned or swept, as in an entry."""
     why: str
     run: str
+
+    def without(self, components: Collection[str]) -> Dropped:
+        """The same, as if these components had not been dropped."""
+        return replace(self, components=self.components.difference(components), gone=self.gone.difference(components))
 
 
 class Collected(Entry, frozen=True):

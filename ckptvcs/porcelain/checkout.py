@@ -17,7 +17,7 @@ from ckptvcs.porcelain import account, given, obstacles
 from ckptvcs.porcelain.checkpoints import checkpoint_at, locate, pointer_at, require_checkpoint, tracks_at
 from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.porcelain.following import locked
-from ckptvcs.porcelain.gone import left_out, refuse_gone
+from ckptvcs.porcelain.gone import left_out, refuse_gone, with_shared
 from ckptvcs.porcelain.target import check_branch_name, refuse_clash
 from ckptvcs.porcelain.tracked import tracked
 from ckptvcs.progress import Progress, silent
@@ -140,6 +140,7 @@ def plan_restore(
     """
     (checkpoint,) = account.with_late(repo, require_checkpoint(repo, revision, track or repo.basics.track))
     names = [_component_name(checkpoint, name) for name in components]
+    checkpoint = with_shared(repo, checkpoint, names)
     refuse_gone(repo, checkpoint, components=names)
     where = repo.workspace(checkpoint.manifest.track) if to is None else _outside(to)
     whole = _placement(repo, checkpoint, where)

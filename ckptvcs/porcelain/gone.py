@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from ckptvcs.errors import MissingObject
 from ckptvcs.porcelain import account
 from ckptvcs.porcelain.checkpoints import line
+from ckptvcs.porcelain.describe import ref_of
 from ckptvcs.storage.history.repository import CommitId
 
 if TYPE_CHECKING:
@@ -35,6 +37,20 @@ def refuse_gone(repo: Repository, *checkpoints: Checkpoint, components: Collecti
     for checkpoint in checkpoints:
         if checkpoint.is_gone or (checkpoint.dropped is not None and checkpoint.dropped.gone.intersection(components)):
             raise error(repo, checkpoint)
+
+
+def with_shared(repo: Repository, checkpoint: Checkpoint, components: Collection[str]) -> Checkpoint:
+    """The same as if those components had not been dropped whose objects are all here, because others need them too."""
+    if checkpoint.dropped is None:
+        return checkpoint
+    entries = {one.name: one for one in checkpoint.manifest.components}
+    here = {
+        name
+        for name in checkpoint.dropped.gone.intersection(components)
+        if all(repo.objects.is_sound(ref_of(file)) for file in entries[name].files)
+    }
+    left = checkpoint.dropped.without(here)
+    return replace(checkpoint, dropped=left if left.components else None)
 
 
 def explained(repo: Repository, checkpoint: Checkpoint, problem: MissingObject) -> MissingObject:

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import ckptvcs
 from ckptvcs.cli import render
@@ -61,6 +63,28 @@ def test_without_its_optimizer_it_is_weights_only(training: Training):
             repo.load("exp@step:4")["optimizer"]
     with pytest.raises(MissingObject, match="has no optimizer"):
         checkout.plan_restore(training.open(), "exp@step:4", components=["optimizer"])
+
+
+def test_a_part_that_another_checkpoint_shares_can_be_had_all_the_same(training: Training, tmp_path: Path):
+    world, same = training.world, torch.ones(30, 40)
+    with world.repo() as repo:
+        for step in range(1, 6):
+            state = {"model": {"w": torch.full((40, 40), float(step))}, "optimizer": {"m": same}}
+            repo.commit(state, step=step, metrics={"val_loss": 1.0 / step}, branch="exp", run="exp")
+    training.policy(WEIGHTS)
+    training.collect()
+    training.collect()
+    entry = next(c for c in world.ckpt("log", "exp", "--json").json["checkpoints"] if c["step"] == 3)
+    assert set(entry["dropped"]["gone"]) == {"model", "optimizer"}
+
+    world.ckpt("restore", "exp@step:3", "--component", "optimizer", "--to", tmp_path / "part")
+
+    assert sorted(os.listdir(tmp_path / "part")) == ["optimizer"]
+    (tensors,) = (tmp_path / "part/optimizer").glob("m*.safetensors")
+    assert torch.equal(load_file(tensors)["m"], same)
+    done = world.ckpt("restore", "exp@step:3", "--component", "model", "--to", tmp_path / "none", status=20)
+    assert "was dropped" in done.err
+    world.ckpt("checkout", "exp@step:3", status=20)
 
 
 def test_what_was_dropped_is_not_compared_and_not_counted_as_nothing(training: Training):
