@@ -109,11 +109,13 @@ def test_a_push_names_what_it_needs_while_it_runs_and_nothing_is_left(
     assert records(shared) == []
 
 
-def test_a_push_with_nothing_new_does_not_touch_the_store(shared: World, collector: Collector):
+def test_a_push_with_nothing_new_changes_nothing_in_the_store(shared: World, collector: Collector):
     pushed(shared)
-    collector.store.rename(collector.store.with_name("away"))
+    before = {path: path.lstat().st_ctime_ns for path in [collector.store, *collector.store.rglob("*")]}
 
     assert shared.ckpt("push").out == "everything is up to date\n"
+
+    assert {path: path.lstat().st_ctime_ns for path in [collector.store, *collector.store.rglob("*")]} == before
 
 
 def test_others_see_a_push_that_is_under_way(shared: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
