@@ -244,6 +244,7 @@ def test_a_read_only_repository(committed: World, tmp_path: Path):
     refused(committed, "commit", "../good.pt", "--step", "3", status=30, says="permission")
 
 
+@pytest.mark.long  # it waits as long as a user would
 def test_another_process_holds_the_lock(committed: World):
     path = committed.root / ".git/ckptvcs/lock"
     with path.open("r+b") as file:

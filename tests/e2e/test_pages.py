@@ -20,7 +20,14 @@ PAGES = [
 ]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+LONG = ("lightning", "transformers")
+"""Pages on which a framework is imported by one process after another, each of which takes seconds for it."""
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, id=page.stem, marks=[pytest.mark.long] if page.stem in LONG else []) for page in PAGES],
+)
 def test_a_page_tells_the_truth(page: Path, tmp_path: Path):
     text = page.read_text(encoding="utf-8")
     assert any(isinstance(step, Step) for step in steps(text)), "the page runs nothing"

@@ -69,7 +69,10 @@ def mount(where: Path, options: str) -> None:
         pytest.skip(f"a file system of our own cannot be mounted here: {done.stderr.strip()}")
 
 
-@pytest.mark.parametrize("options", ["size=1m", "nr_inodes=1200"], ids=["bytes", "inodes"])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param("size=1m", id="bytes"), pytest.param("nr_inodes=1200", id="inodes", marks=pytest.mark.long)],
+)
 def test_a_disk_that_is_really_full(prepared: Ground, tmp_path: Path, options: str):
     mount(tmp_path / "small", options)
     try:

@@ -14,7 +14,7 @@ from tests.support import trainings
 from tests.support.world import World
 
 KINDS = {"trainer": "bert", "accelerate": "mlp"}
-KIND = pytest.mark.parametrize("kind", KINDS)
+KIND = pytest.mark.parametrize("kind", ["trainer", pytest.param("accelerate", marks=pytest.mark.long)])
 
 
 @pytest.fixture(scope="module")
