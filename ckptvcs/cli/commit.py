@@ -83,8 +83,8 @@ def command(ctx: click.Context, /, *, source: Path, as_json: bool, dry_run: bool
 def _options(options: dict[str, Any]) -> Options:
     import secrets
 
-    from ckptvcs.porcelain.api import check_params
     from ckptvcs.porcelain.describe import Options
+    from ckptvcs.porcelain.user_values import check_params
 
     params = _params_file(options["params_file"]) if options["params_file"] else {}
     params |= {key: _value(value) for key, value in pairs(options["params"], "--param").items()}
@@ -121,7 +121,7 @@ def _params_file(path: Path) -> dict[str, Any]:
     import yaml
 
     from ckptvcs.errors import UsageError
-    from ckptvcs.porcelain.api import check_params
+    from ckptvcs.porcelain.user_values import check_params
 
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))  # which reads JSON too

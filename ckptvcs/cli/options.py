@@ -99,7 +99,7 @@ def metrics_of(values: tuple[str, ...]) -> dict[str, int | float | str]:
     Raises:
         UsageError: one is no finite number.
     """
-    from ckptvcs.porcelain.api import check_metrics
+    from ckptvcs.porcelain.user_values import check_metrics
 
     return check_metrics({key: number(value) for key, value in pairs(values, "--metric").items()})
 

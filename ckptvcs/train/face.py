@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ckptvcs.porcelain.api import unwrapped
+from ckptvcs.porcelain.user_values import unwrapped
 from ckptvcs.train.facts import Facts, metrics_of, whole
 from ckptvcs.train.watch import Place
 

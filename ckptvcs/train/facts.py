@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ckptvcs.errors import UsageError
-from ckptvcs.porcelain.api import unwrapped
+from ckptvcs.porcelain.user_values import unwrapped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, Final
 from ckptvcs.domain import calibration
 from ckptvcs.errors import CkptvcsError, NotFound, UsageError
 from ckptvcs.porcelain import claim, commit, ledger, note
-from ckptvcs.porcelain.api import check_params
 from ckptvcs.porcelain.checkpoints import require_checkpoint
 from ckptvcs.porcelain.describe import Options
 from ckptvcs.porcelain.repo import Repository
 from ckptvcs.porcelain.target import check_branch_name
 from ckptvcs.porcelain.tracked import tracked
+from ckptvcs.porcelain.user_values import check_params
 from ckptvcs.train import capture, elsewhere, exits, ranks
 from ckptvcs.train.facts import mapping_of, metrics_of, versions_of
 from ckptvcs.train.snapshot import Snapshots

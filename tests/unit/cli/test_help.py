@@ -191,6 +191,7 @@ def test_a_commit_of_a_torch_file_imports_neither_torch_nor_dvc(extra: list[str]
     found = modules("commit", str(ground.root.parent / "3.pt"), *extra, at=world.root)
 
     assert not found & {"torch", "dvc", "dvc_data", "dvc_objects", "pickle"}
+    assert not found & {"ckptvcs.porcelain.api", "ckptvcs.porcelain.push"}
 
 
 def test_the_package_imports_nothing_until_it_is_used(tmp_path: Path):

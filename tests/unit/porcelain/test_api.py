@@ -16,7 +16,7 @@ import torch
 import ckptvcs
 from ckptvcs import NoRepository, Repo
 from ckptvcs.errors import UsageError
-from ckptvcs.porcelain.api import check_metrics, check_params
+from ckptvcs.porcelain.user_values import check_metrics, check_params
 from tests.support.world import World
 
 
