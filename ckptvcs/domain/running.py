@@ -31,6 +31,8 @@ class Started(Entry, frozen=True):
     time: str
     parents: tuple[CheckpointId, ...]
     """What it went on from."""
+    saved: bool = False
+    """Whether it has saved since: from then on it has its branch for itself, in its clone, until it ends."""
 
 
 Running = dict[str, Started]
@@ -60,7 +62,7 @@ def said_of_runs(events: Iterable[Event], *, onto: Running | None = None) -> Run
         except msgspec.ValidationError:
             continue
         if event.op == SAVE:
-            _end_others(found, facts)
+            _saved(found, facts)
             continue
         found.pop(facts.run_id, None)
         if event.op == START and facts.parents and all(map(is_digest, facts.parents)):
@@ -69,10 +71,17 @@ def said_of_runs(events: Iterable[Event], *, onto: Running | None = None) -> Run
     return found
 
 
-def _end_others(found: Running, saved: _Facts) -> None:
-    """Who saves has the branch for itself, in its clone: those that began there before are dead, and could not tell."""
-    for run_id in [i for i, started in found.items() if started.branch == saved.branch and i != saved.run_id]:
-        del found[run_id]
+def _saved(found: Running, facts: _Facts) -> None:
+    """Take down a save. Others that had saved to its branch have given it up: they are dead, or have gone to another one.
+
+    Those that have not saved yet may be alive, and are kept.
+    """
+    for run_id in [i for i, other in found.items() if other.branch == facts.branch and other.saved]:
+        if run_id != facts.run_id:
+            del found[run_id]
+    mine = found.get(facts.run_id)
+    if mine is not None and mine.branch == facts.branch:
+        found[facts.run_id] = msgspec.structs.replace(mine, saved=True)
 
 
 def under_way(chains: Iterable[Running], now: datetime) -> Iterator[Started]:

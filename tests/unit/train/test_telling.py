@@ -59,12 +59,13 @@ def collected(world: World) -> None:
 
 
 @contextmanager
-def another_process(world: World, run: str, revision: str) -> Iterator[None]:
-    """Another process that goes on from a checkpoint, saves nothing, and is killed in the end."""
+def another_process(world: World, run: str, revision: str, *, saves: bool = False) -> Iterator[None]:
+    """Another process that goes on from a checkpoint, saves once or not at all, and is killed in the end."""
+    save = "ck.save(3); ck.wait_until_finished(); " if saves else ""
     code = (
         "import ckptvcs, sys\nfrom tests.unit.train.conftest import Training\n"
         f"ck = ckptvcs.Checkpointer(run='{run}', **Training.begin().parts)\n"
-        f"ck.resume('{revision}'); print('resumed', flush=True); sys.stdin.read()"
+        f"ck.resume('{revision}'); {save}print('resumed', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code]
     path = {"PYTHONPATH": str(Path(__file__).parents[3])}
@@ -156,20 +157,29 @@ def test_a_run_that_saved_nothing_ends_all_the_same(kept: World, keeper, begin):
 
 
 def test_what_a_run_that_was_killed_went_on_from_is_kept_until_its_branch_is_trained_again(kept: World, keeper, begin):
-    with another_process(kept, "fork", "x@step:2"), another_process(kept, "other", "x@step:1"):
+    with another_process(kept, "fork", "x@step:1", saves=True), another_process(kept, "other", "x@step:3", saves=True):
         pass
 
-    found = [kinds(kept, "x@step:2")]
+    found = [kinds(kept, "x@step:1")]
     with keeper(begin().parts, run="fork") as keep:
-        keep.resume("x@step:0")
-        found.append(kinds(kept, "x@step:2"))
-        keep.save(1)
+        keep.resume()
+        found.append(kinds(kept, "x@step:1"))
+        keep.save(4)
         keep.wait_until_finished()
-        found.append(kinds(kept, "x@step:2"))
+        found.append(kinds(kept, "x@step:1"))
 
-        assert "running" in kinds(kept, "x@step:0")
-        assert kinds(kept, "x@step:1") == {"running"}, "of another branch nothing was heard"
-    assert found == [{"running"}, {"running"}, set()]
+        assert "running" in kinds(kept, "fork@step:3")
+        assert "running" in kinds(kept, "x@step:3"), "of another branch nothing was heard"
+    assert ["running" in reasons for reasons in found] == [True, True, False]
+
+
+def test_who_has_not_saved_yet_may_be_alive_whoever_saves_to_its_branch(kept: World, keeper, begin):
+    with another_process(kept, "fork", "x@step:2"), keeper(begin().parts, run="fork") as keep:
+        keep.resume("x@step:1")
+        keep.save(2)
+        keep.wait_until_finished()
+
+        assert "running" in kinds(kept, "x@step:2")
 
 
 def test_what_went_on_from_two_was_not_broken_off(kept: World, keeper, begin):
