@@ -94,11 +94,10 @@ class Copy:
 
 
 def look(repo: Repository, names: Sequence[str | None], needed: Sequence[ObjectRef]) -> tuple[Copy, ...]:
-    """Ask each remote what it has of the objects that are needed; change nothing. Where none are, none is opened.
+    """Ask each remote what it has of the objects that are needed; change nothing. Where none are, only folders are looked at.
 
     Raises:
-        StorageError: it does not answer, or it is empty and should not be. Of folders this is told also where none are needed:
-            that one is not mounted is noticed by nothing else.
+        StorageError: one does not answer, or is empty and should not be, as a folder that is not mounted.
     """
     if not needed:
         _refuse_unmounted(repo, names)
